@@ -1,0 +1,238 @@
+"""An artifact: a manifest and its tensor file, packed, written and opened as one thing.
+
+Bytes are read once; what is hashed is what is parsed and what is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.artifact import tensors as tensor_file
+from foreword.artifact.canonical import MAX_BYTES
+from foreword.artifact.digest import Digest
+from foreword.artifact.geometry import Geometry
+from foreword.artifact.manifest import (
+    BaseRef,
+    Dtype,
+    Manifest,
+    Probe,
+    PromptFormat,
+    TensorFile,
+)
+from foreword.errors import ArtifactError, StorageError
+
+MANIFEST = "manifest.json"
+TENSORS = "prefix.safetensors"
+COMPANIONS = frozenset({"report.html", "training.jsonl", "README.md"})
+"""Files that may lie beside an artifact. They are for people; nothing is read from them."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A prefix version at rest: bytes that were checked against each other."""
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    tensor_bytes: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The version's name: sha256 of the canonical manifest, which lists the tensors' sha256."""
+        return Digest.of(self.manifest_bytes)
+
+    def tensors(self) -> Mapping[str, memoryview]:
+        """Each tensor's bytes by name (`decoder.0.key`), little-endian, `[kv_head, token, dim]`."""
+        return tensor_file.parse(self.tensor_bytes, _specs(self.manifest))
+
+
+def pack(
+    *,
+    name: str,
+    version: str,
+    created: str,
+    base: BaseRef,
+    geometry: Geometry,
+    length: int,
+    dtype: Dtype,
+    prompt: PromptFormat,
+    training: Mapping[str, Any],
+    probes: tuple[Probe, ...],
+    tensors: Mapping[str, bytes],
+) -> Artifact:
+    """Put facts and numbers together; the result has passed every check a reader makes."""
+    specs = tensor_file.expected_tensors(geometry, length, dtype)
+    data = tensor_file.serialize(tensors, specs)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        created=created,
+        base=base,
+        geometry=geometry,
+        length=length,
+        dtype=dtype,
+        prompt=prompt,
+        tensors=TensorFile(Digest.of(data), len(data)),
+        training=training,
+        probes=probes,
+    )
+    return from_bytes(manifest.to_bytes(), data)
+
+
+def from_bytes(manifest_bytes: bytes, tensor_bytes: bytes) -> Artifact:
+    """Check a manifest and a tensor file against each other.
+
+    Raises:
+        ArtifactError: something is malformed, or the two do not belong together.
+    """
+    manifest = Manifest.from_bytes(manifest_bytes)
+    if len(tensor_bytes) != manifest.tensors.size:
+        kind = "truncated" if len(tensor_bytes) < manifest.tensors.size else "trailing"
+        raise ArtifactError(
+            f"{TENSORS} should have {manifest.tensors.size} bytes, it has {len(tensor_bytes)}; get "
+            "another copy",
+            code=f"artifact.{kind}",
+        )
+    found = Digest.of(tensor_bytes)
+    if found != manifest.tensors.sha256:
+        raise ArtifactError(
+            f"{TENSORS} has sha256 {found.short}..., the manifest says "
+            f"{manifest.tensors.sha256.short}...; the file was changed, get another copy",
+            code="artifact.digest",
+        )
+    tensor_file.parse(tensor_bytes, _specs(manifest))
+    return Artifact(manifest, manifest_bytes, tensor_bytes)
+
+
+def open_artifact(directory: str | Path) -> Artifact:
+    """Read an artifact, each file once, and check all of it.
+
+    Raises:
+        ArtifactError: missing, malformed, damaged, or with files that do not belong there.
+        StorageError: the disk refused.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ArtifactError(
+            f"there is no artifact at {directory}; expected a directory with {MANIFEST} and {TENSORS}",
+            code="artifact.missing",
+        )
+    strangers = {entry.name for entry in directory.iterdir()} - {MANIFEST, TENSORS} - COMPANIONS
+    if strangers:
+        raise ArtifactError(
+            f"{directory} holds {min(strangers)!r}, which does not belong to an artifact; move it away",
+            code="artifact.extra_file",
+        )
+    manifest_bytes = read_bounded(directory / MANIFEST, MAX_BYTES)
+    declared = Manifest.from_bytes(manifest_bytes).tensors.size
+    return from_bytes(manifest_bytes, read_bounded(directory / TENSORS, declared))
+
+
+def write_artifact(
+    artifact: Artifact,
+    directory: str | Path,
+    *,
+    companions: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an artifact; the directory appears whole or not at all.
+
+    `companions` are files for people that lie beside it (`COMPANIONS`). With `overwrite`, what was
+    there before stays until the new one is on disk.
+
+    Raises:
+        StorageError: the directory exists, or the disk refused; nothing was written.
+    """
+    target = Path(directory)
+    if target.exists() and not overwrite:
+        raise StorageError(
+            f"{target} exists already; choose another directory or move it away",
+            code="storage.exists",
+        )
+    files = {MANIFEST: artifact.manifest_bytes, TENSORS: artifact.tensor_bytes}
+    draft: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        for name, data in {**(companions or {}), **files}.items():
+            _write_through(draft / name, data)
+        draft.chmod(0o755)
+        _sync(draft)
+        _swap(draft, target)
+        _sync(target.parent)
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise StorageError(
+            f"{target} could not be written ({e.strerror or e}); nothing was left behind"
+            + ("; free some space and try again" if full else ""),
+            code="storage.full" if full else "storage.write",
+        ) from e
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _specs(manifest: Manifest) -> tuple[tensor_file.TensorSpec, ...]:
+    return tensor_file.expected_tensors(manifest.geometry, manifest.length, manifest.dtype)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """At most `limit` bytes of a regular file; links, pipes and devices are refused."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as e:
+        raise ArtifactError(f"{path} is missing", code="artifact.missing") from e
+    except OSError as e:
+        if e.errno == errno.ELOOP:
+            raise ArtifactError(f"{path} is a link; expected a file", code="artifact.link") from e
+        raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ArtifactError(f"{path} is not a regular file", code="artifact.not_a_file")
+        try:
+            data = file.read(limit + 1)
+        except OSError as e:
+            raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
+    if len(data) > limit:
+        raise ArtifactError(
+            f"{path} has more than the {limit} bytes it should have", code="artifact.trailing"
+        )
+    return data
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _swap(draft: Path, target: Path) -> None:
+    """Rename `draft` to `target`; an old directory is moved aside first and back on failure."""
+    if not target.exists():
+        os.rename(draft, target)
+        return
+    old = draft.with_name(f"{draft.name}.old")
+    os.rename(target, old)
+    try:
+        os.rename(draft, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

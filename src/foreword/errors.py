@@ -1,0 +1,70 @@
+"""Every error Foreword raises on purpose, split by who has to act.
+
+    ForewordError
+    ├── UsageError           the request is wrong: change the command, the recipe or the data
+    │   ├── ConfigError        a setting is unknown or has a value that cannot be used
+    │   ├── DataError          a dataset is missing, empty or has bad rows
+    │   └── PromptTooLong      prompt + prefix + new tokens do not fit the model's context
+    ├── ArtifactError        the bytes at rest are wrong: get another copy, trust nothing in it
+    ├── CompatibilityError   both sides are sound but do not belong together
+    │   └── UnsupportedModel   this base model cannot carry a prefix, and why
+    ├── TrainingError        a run was stopped because its result would be useless
+    └── StorageError         the disk or the network refused; nothing was half written
+
+An error is one readable sentence that says what was expected, what came and what to do. `code` is a
+stable machine-readable name (`artifact.truncated`); `exit_code` is what the command line returns.
+"""
+
+from __future__ import annotations
+
+
+class ForewordError(Exception):
+    """Root of everything raised on purpose; `str(error)` is meant for the user as it is."""
+
+    exit_code = 1
+    default_code = "foreword"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+
+
+class UsageError(ForewordError):
+    exit_code = 2
+    default_code = "usage"
+
+
+class ConfigError(UsageError):
+    default_code = "config"
+
+
+class DataError(UsageError):
+    default_code = "data"
+
+
+class PromptTooLong(UsageError):
+    default_code = "prompt.too_long"
+
+
+class ArtifactError(ForewordError):
+    exit_code = 3
+    default_code = "artifact"
+
+
+class CompatibilityError(ForewordError):
+    exit_code = 4
+    default_code = "compatibility"
+
+
+class UnsupportedModel(CompatibilityError):
+    default_code = "model.unsupported"
+
+
+class TrainingError(ForewordError):
+    exit_code = 5
+    default_code = "training"
+
+
+class StorageError(ForewordError):
+    exit_code = 6
+    default_code = "storage"
