@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import torch
 import transformers as tf
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from foreword.prefix.base_model import BaseModel
 
 _SIZES = {
     "vocab_size": 128,
@@ -109,3 +112,33 @@ def ids(rows: int, tokens: int, seed: int = 0) -> torch.Tensor:
     """Random token ids `[rows, tokens]` that are never special."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(5, 128, (rows, tokens), generator=generator)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character of printable ASCII; the ids fit every tiny model."""
+    special = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    characters = ["\n", *map(chr, range(32, 127))]
+    vocabulary = special | {c: i for i, c in enumerate(characters, len(special))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+
+
+def tiny_base(family: str = "llama", seed: int = 0) -> BaseModel:
+    """A random base with the character tokenizer."""
+    return BaseModel.from_model(tiny(family, seed), tokenizer(), name=f"tiny-{family}")
+
+
+def shouting(count: int = 40) -> list[dict[str, str]]:
+    """Rows a tiny model can learn something from: a short word, said loudly."""
+    words = ["ab", "cd", "ef", "gh", "ij", "kl", "mn", "op"]
+    return [
+        {"input": f"{words[i % 8]}{i}", "target": words[i % 8].upper() * 2} for i in range(count)
+    ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +20,7 @@ from transformers import (
 )
 
 from foreword.artifact import BaseRef, Geometry, Site
-from foreword.errors import CompatibilityError, StorageError, UnsupportedModel
+from foreword.errors import CompatibilityError, UnsupportedModel
 from foreword.prefix import bases
 from foreword.prefix.discover import instrument
 from foreword.prefix.fingerprint import fingerprint_files, fingerprint_model, tokenizer_digest
@@ -34,7 +32,6 @@ _LOADERS: dict[Kind, Any] = {
     "seq2seq": AutoModelForSeq2SeqLM,
     "masked": AutoModelForMaskedLM,
 }
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,36 @@ def load_base(
         UnsupportedModel: the model cannot carry a prefix; the message says why.
     """
     directory = bases.locate(ref)
+    config = _load_config(directory, ref)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = dtype or (torch.float32 if device.type == "cpu" else config.dtype or torch.float32)
+    model = _load_weights(directory, config, wanted).to(device)
+    return _assemble(model, _load_tokenizer(directory), str(ref), directory)
+
+
+def identify(ref: str | Path) -> BaseRef:
+    """What a base is known by, from its files alone; the model is not loaded."""
+    directory = bases.locate(ref)
+    config = _load_config(directory, ref)
+    return BaseRef(
+        id=str(ref),
+        fingerprint=fingerprint_files(directory.glob("*.safetensors"), config),
+        tokenizer=tokenizer_digest(_load_tokenizer(directory)),
+        architecture=config.model_type,
+        context=_context(config),
+    )
+
+
+def _load_config(directory: Path, ref: str | Path) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(directory)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(directory)
     except (OSError, ValueError, KeyError) as e:
         raise CompatibilityError(
             f"no model could be read from {ref}: expected a config.json that transformers "
             f"{transformers.__version__} knows ({e})",
             code="base.unreadable",
         ) from e
-    wanted = dtype or (torch.float32 if device.type == "cpu" else config.dtype or torch.float32)
-    model = _load_weights(directory, config, wanted).to(device)
-    return _assemble(model, _load_tokenizer(directory), str(ref), directory)
+    return config
 
 
 def kind_of(config: PreTrainedConfig) -> Kind:
@@ -161,7 +176,7 @@ def _assemble(
         fingerprint=fingerprint,
         tokenizer=tokenizer_digest(tokenizer),
         architecture=model.config.model_type,
-        context=_context(model, geometry),
+        context=_context(model.config),
     )
     return BaseModel(model, tokenizer, ref, geometry, _kind(model, geometry), hub)
 
@@ -172,20 +187,11 @@ def _kind(model: PreTrainedModel, geometry: Geometry) -> Kind:
     return "masked" if Site.ENCODER in geometry.sites else "causal"
 
 
-def _context(model: PreTrainedModel, geometry: Geometry) -> int | None:
-    config = model.config.get_text_config(decoder=True)
+def _context(whole: PreTrainedConfig) -> int | None:
+    config = whole.get_text_config(decoder=True)
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
     # RoBERTa numbers positions from padding_idx + 1, so its table has that many unusable rows.
     reserved = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
     return limit - reserved
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The raw config.json of a directory, for listings that need no torch."""
-    try:
-        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-        return config
-    except (OSError, ValueError) as e:
-        raise StorageError(f"{directory}/config.json cannot be read ({e})") from e

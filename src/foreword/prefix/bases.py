@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -77,7 +79,7 @@ def add_base(name: str, source: str | Path) -> NamedBase:
 
 def list_bases() -> list[NamedBase]:
     """The demo base if it is here already, then the added names in order."""
-    here = [NamedBase(DEMO, _demo_directory())] if _is_complete(_demo_directory()) else []
+    here = [NamedBase(DEMO, _demo_directory())] if is_here() else []
     try:
         names = json.loads(_names_file().read_text())
     except FileNotFoundError:
@@ -98,6 +100,11 @@ def demo_base(say: Say = lambda _: None) -> Path:
         say("converting to safetensors (about half a minute, once)")
         _convert(gguf, directory)
     return directory
+
+
+def is_here() -> bool:
+    """True if the demo base was fetched already."""
+    return _is_complete(_demo_directory())
 
 
 def _demo_directory() -> Path:
@@ -157,8 +164,10 @@ def _convert(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(**source)
+    # Its progress bars ignore transformers' own switch for them.
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     # The weights are plain float32 now; left in place, the mark would forbid saving them.
     model.is_quantized = False
     model.hf_quantizer = None

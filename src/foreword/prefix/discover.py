@@ -23,6 +23,9 @@ _SOURCE, _TARGET = 5, 3
 """Different lengths, so that the shapes of an encoder-decoder's calls tell its three sites apart."""
 
 
+_DONE = "foreword_instrumented"
+
+
 @dataclass(frozen=True)
 class _Call:
     module: nn.Module
@@ -34,10 +37,15 @@ class _Call:
 def instrument(model: PreTrainedModel) -> tuple[Hub, Geometry]:
     """Place a slot in every attention layer of `model` and shift its positions when attached.
 
+    A model is instrumented once; a second call gives the same hub.
+
     Raises:
         UnsupportedModel: the model has no attention keys and values, does not go through
             transformers' attention interface, or its layers share one module.
     """
+    if (done := model.__dict__.get(_DONE)) is not None:
+        hub, geometry = done
+        return hub, geometry
     slots.register()
     implementation = _implementation(model)
     try:
@@ -55,9 +63,11 @@ def instrument(model: PreTrainedModel) -> tuple[Hub, Geometry]:
             slots.place(call.module, Slot(site, index, hub, source))
     for site, stack in _stacks(model, by_site).items():
         positions.install(stack, site, hub)
-    return hub, Geometry(
+    geometry = Geometry(
         {site: {i: c.geometry for i, c in enumerate(found)} for site, found in by_site.items()}
     )
+    object.__setattr__(model, _DONE, (hub, geometry))
+    return hub, geometry
 
 
 def _implementation(model: PreTrainedModel) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foreword.artifact import Artifact, Geometry, LayerGeometry, Site
-from foreword.errors import ArtifactError, CompatibilityError
+from foreword.errors import CompatibilityError
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -137,6 +137,13 @@ class PrefixKV:
             },
         )
 
+    def retain_grad(self) -> None:
+        """Keep the gradients of these very tensors in the next backward pass, to look at them."""
+        for _, _, layer in self:
+            for tensor in (layer.key, layer.value):
+                if tensor.requires_grad:
+                    tensor.retain_grad()
+
     def to_bytes(self) -> dict[str, bytes]:
         """Little-endian bytes per tensor name (`decoder.0.key`), as an artifact stores them."""
         return {
@@ -148,29 +155,33 @@ class PrefixKV:
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> PrefixKV:
         """Build the tensors of an artifact whose bytes `open_artifact` has already checked."""
-        manifest, parts = artifact.manifest, artifact.tensors()
-        dtype = DTYPES[manifest.dtype]
+        manifest = artifact.manifest
+        return from_bytes(manifest.geometry, manifest.length, manifest.dtype, artifact.tensors())
 
-        def tensor(name: str, heads: int, dim: int) -> Tensor:
-            flat = torch.frombuffer(bytearray(parts[name]), dtype=dtype)
-            return flat.view(heads, manifest.length, dim)
 
-        prefix = cls(
-            manifest.length,
-            {
-                site: {
-                    i: LayerKV(
-                        tensor(f"{site}.{i}.key", layer.kv_heads, layer.key_dim),
-                        tensor(f"{site}.{i}.value", layer.kv_heads, layer.value_dim),
-                    )
-                    for i, layer in layers.items()
-                }
-                for site, layers in manifest.geometry.sites.items()
-            },
-        )
-        if not prefix.is_finite():
-            raise ArtifactError("a key or value is NaN or infinite", code="tensor.not_finite")
-        return prefix
+def from_bytes(
+    geometry: Geometry, length: int, dtype: str, tensors: Mapping[str, bytes | memoryview]
+) -> PrefixKV:
+    """Build a prefix from little-endian bytes by tensor name, `[kv_head, token, head_dim]` each."""
+
+    def tensor(name: str, heads: int, dim: int) -> Tensor:
+        # A copy: torch would otherwise share memory that must never change.
+        flat = torch.frombuffer(bytearray(tensors[name]), dtype=DTYPES[dtype])
+        return flat.view(heads, length, dim)
+
+    return PrefixKV(
+        length,
+        {
+            site: {
+                i: LayerKV(
+                    tensor(f"{site}.{i}.key", layer.kv_heads, layer.key_dim),
+                    tensor(f"{site}.{i}.value", layer.kv_heads, layer.value_dim),
+                )
+                for i, layer in layers.items()
+            }
+            for site, layers in geometry.sites.items()
+        },
+    )
 
 
 def _tensor_bytes(tensor: Tensor) -> bytes:

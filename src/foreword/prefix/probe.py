@@ -19,6 +19,7 @@ from foreword.prefix.kv import PrefixKV
 from foreword.prefix.selfcheck import tolerance
 
 _TOP, _SPREAD = 8, 8
+_RANDOM_INPUTS, _RANDOM_TOKENS = 4, 12
 _MACHINE_SLACK = 20.0
 """Between processors and attention kernels rounding differs more than within one."""
 
@@ -34,6 +35,15 @@ def make_probes(base: BaseModel, prefix: PrefixKV, inputs: Sequence[Sequence[int
             Probe(tuple(ids), tuple(chosen.tolist()), tuple(logits[chosen].tolist()))
         )
     return tuple(probes)
+
+
+def probe_inputs(base: BaseModel) -> list[list[int]]:
+    """Random token ids, for a prefix whose training rows are not known."""
+    vocabulary = base.model.config.get_text_config(decoder=True).vocab_size
+    generator = torch.Generator().manual_seed(0)
+    low = min(10, vocabulary - 1)
+    drawn = torch.randint(low, vocabulary, (_RANDOM_INPUTS, _RANDOM_TOKENS), generator=generator)
+    return [[int(token) for token in row] for row in drawn]
 
 
 def check_probes(base: BaseModel, prefix: PrefixKV, probes: Sequence[Probe]) -> float:

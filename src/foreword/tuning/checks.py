@@ -43,23 +43,28 @@ class Outcome:
     warnings: tuple[str, ...]
 
 
-def require_gradients(base: BaseModel, encoder: Encoder) -> None:
-    """After the first backward pass: every site's parameters must have felt something.
+def require_gradients(base: BaseModel, prefix: PrefixKV) -> None:
+    """After the first backward pass: every site must have felt something.
+
+    `prefix` is the one that was attached, with its gradients retained. Single layers may stay
+    silent: a sliding window can have left the prefix behind before the first target token.
 
     Raises:
         TrainingError: a site got no gradient, so training it would do nothing, silently.
     """
-    silent = [
-        name
-        for name, parameter in getattr(encoder, "named_parameters")()  # noqa: B009
-        if parameter.grad is None or not bool(parameter.grad.abs().sum() > 0)
-    ]
-    # The MLP's inner part has zero gradient at the very first step: its outer layer starts at zero.
-    silent = [name for name in silent if not name.startswith(("embedding", "inner"))]
+    felt = {
+        site: any(
+            tensor.grad is not None and bool(tensor.grad.abs().sum() > 0)
+            for layer in layers.values()
+            for tensor in (layer.key, layer.value)
+        )
+        for site, layers in prefix.layers.items()
+    }
+    silent = [site for site, reached in felt.items() if not reached]
     if silent:
         raise TrainingError(
-            f"no gradient reaches {', '.join(silent[:4])}{' ...' if len(silent) > 4 else ''} of "
-            f"{base.ref.architecture}; the prefix would not be trained there",
+            f"no gradient reaches the {' and '.join(silent)} prefix of {base.ref.architecture}; it "
+            "would not be trained there",
             code="training.no_gradient",
         )
 

@@ -152,7 +152,11 @@ def _samples(
         for example in chosen
         for who in (None, prefix)
     ]
-    answers = [c.text for c in generate(base, requests, max_new_tokens=_SAMPLE_TOKENS)]
+    room = _SAMPLE_TOKENS
+    if base.context is not None:
+        rows = tokenize(base, chosen, prefix.prompt, prefix.kv.length)
+        room = min(room, base.context - prefix.kv.length - max(len(row.prompt) for row in rows))
+    answers = [c.text for c in generate(base, requests, max_new_tokens=room)]
     return tuple(
         Sample(example.prompt, example.target, before, after)
         for example, before, after in zip(chosen, answers[::2], answers[1::2], strict=True)

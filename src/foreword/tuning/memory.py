@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foreword.errors import ConfigError, UnsupportedModel
@@ -45,25 +48,24 @@ def precision(base: BaseModel, settings: TrainSettings) -> AbstractContextManage
 def checkpointed(base: BaseModel, enabled: bool) -> Iterator[None]:
     """Within the block, layers forget their activations and run again in the backward pass.
 
-    Only the layers themselves are put into training mode, not what is inside them: a frozen model
-    has no use for dropout, and the gradients stay those of the run without checkpointing.
+    The layers are wrapped here instead of switched to training mode, as transformers would have it:
+    that would turn on the dropout of some families, and a frozen model has no use for it.
     """
-    if not enabled:
-        yield
-        return
-    if not base.model.supports_gradient_checkpointing:
+    layers = [m for m in base.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if enabled and not layers:
         raise UnsupportedModel(
-            f"{base.ref.architecture} has no gradient checkpointing in transformers; leave "
+            f"{base.ref.architecture} has no layers that transformers can run again; leave "
             "train.gradient_checkpointing off",
             code="model.no_checkpointing",
         )
-    base.model.gradient_checkpointing_enable({"use_reentrant": False})
-    layers = [m for m in base.model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    for layer in layers:
-        layer.training = True
+    for layer in layers if enabled else ():
+        object.__setattr__(layer, "forward", partial(_run_again, layer.forward))
     try:
         yield
     finally:
-        for layer in layers:
-            layer.training = False
-        base.model.gradient_checkpointing_disable()
+        for layer in layers if enabled else ():
+            layer.__dict__.pop("forward")
+
+
+def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)

@@ -86,10 +86,7 @@ def train(
         TrainingError: the loss diverged, or the result would be useless; nothing is written then.
         StorageError: `out` exists already, or the disk is full.
     """
-    if out.exists():
-        raise StorageError(
-            f"{out} exists already; choose another --out, or move it away", code="storage.exists"
-        )
+    require_free(out)
     require_attachment(base)
     prompt = export.prompt_format(recipe, base)
     run = _Run(
@@ -109,6 +106,14 @@ def train(
     result = export.write(recipe, base, dataset, prompt, prefix, outcome, run.summary(), out)
     shutil.rmtree(run.workplace, ignore_errors=True)
     return TrainedPrefix(prefix, result.artifact, out, outcome, result.samples)
+
+
+def require_free(out: Path) -> None:
+    """Refuse an output directory that exists, before any time is spent."""
+    if out.exists():
+        raise StorageError(
+            f"{out} exists already; choose another --out, or move it away", code="storage.exists"
+        )
 
 
 class _Run:
@@ -188,11 +193,14 @@ class _Run:
         total = 0.0
         for part in micro_batches(rows, settings.batch_tokens):
             with precision(self.base, settings):
-                total += forward_backward(self.base, self.encoder(), part, 1.0 / targets)
+                prefix = self.encoder()
+                if step == 0:
+                    prefix.retain_grad()
+                total += forward_backward(self.base, prefix, part, 1.0 / targets)
         norm = float(clip_grad_norm_(self.encoder.parameters(), settings.clip))
         self._stop_if_diverging(step, total / targets, norm)
         if step == 0:
-            require_gradients(self.base, self.encoder)
+            require_gradients(self.base, prefix)
         self.optimizer.step()
         return total / targets, norm, sum(map(len, rows))
 

@@ -1,0 +1,82 @@
+"""`foreword`: the application, its verbs, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from foreword import __version__
+from foreword.cli import base, doctor, generate, inspect, peft, train
+from foreword.cli.output import errors
+from foreword.errors import ForewordError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="foreword",
+    help="Train prefixes for a frozen language model, look at them, and use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
+app.command("import-peft")(peft.import_peft)
+app.command("export-peft")(peft.export_peft)
+app.command("doctor")(doctor.doctor)
+app.add_typer(base.app, name="base")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foreword {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the verb."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors become one line on stderr and an exit code (docs/cli.md)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Accepted anywhere on the line: who needs the trace has the failing command in front of them.
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    try:
+        code = app(given, standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("stopped; an unfinished training goes on when the same command is run again")
+        sys.exit(INTERRUPTED)
+    except ForewordError as e:
+        _report(debug)
+        errors.print(f"error[{e.code}]: {e}", markup=False, soft_wrap=True)
+        sys.exit(e.exit_code)
+    except Exception as e:
+        _report(debug)
+        hint = "" if debug else " (run with --debug for the trace, and please report it)"
+        errors.print(
+            f"error[bug]: {type(e).__name__}: {e}{hint}", markup=False, soft_wrap=True
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
