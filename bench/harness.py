@@ -50,7 +50,9 @@ class Result:
 def main(measure: Callable[[bool], Result]) -> None:
     """Run `measure(quick)`, print each claim as a line, and write the JSON file."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="a few minutes instead of the full run")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few minutes instead of the full run"
+    )
     parser.add_argument("--out", type=Path, help="where to write the JSON")
     arguments = parser.parse_args()
     name = Path(sys.argv[0]).stem
@@ -76,7 +78,9 @@ def commit() -> str:
     """The commit that was measured, marked if the tree had changes."""
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     return run.stdout.strip() or "unknown"
 

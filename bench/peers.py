@@ -14,8 +14,9 @@ from foreword.tuning.tokens import TokenRow
 
 Method = str
 METHODS: tuple[Method, ...] = ("peft_prefix", "peft_lora_r8")
-LEARNING_RATE = {"peft_prefix": 1e-2, "peft_lora_r8": 1e-3}
-"""The best of a small search for each on the E2E rows used here; see first_prefix.py."""
+LEARNING_RATE = {"peft_prefix": 1e-2, "peft_lora_r8": 3e-3}
+"""LoRA at 3e-3 reached a lower held-out loss on these rows than at 1e-3 (1.308 against 1.382 in 180
+steps); prefix tuning at the rate its first trial used."""
 
 
 def build(method: Method, directory: Path, length: int, seed: int = 0) -> PeftModel:

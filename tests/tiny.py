@@ -32,9 +32,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**_GROUPED)),
     "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**_GROUPED)),
     "qwen3": lambda: tf.Qwen3ForCausalLM(tf.Qwen3Config(**_HEADS)),
-    "mistral": lambda: tf.MistralForCausalLM(
-        tf.MistralConfig(**_GROUPED, sliding_window=WINDOW)
-    ),
+    "mistral": lambda: tf.MistralForCausalLM(tf.MistralConfig(**_GROUPED, sliding_window=WINDOW)),
     "gemma2": lambda: tf.Gemma2ForCausalLM(tf.Gemma2Config(**_HEADS, sliding_window=WINDOW)),
     "gemma3": lambda: tf.Gemma3ForCausalLM(
         tf.Gemma3TextConfig(

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foreword.artifact import Artifact, open_artifact
+    from foreword.artifact import Artifact, PromptFormat, open_artifact
     from foreword.errors import ForewordError
     from foreword.prefix.base_model import BaseModel, load_base
     from foreword.prefix.generation import Completion, GenerationRequest, generate
@@ -33,6 +33,7 @@ _HOMES = {
     "ForewordError": "foreword.errors",
     "GenerationRequest": "foreword.prefix.generation",
     "LoadedPrefix": "foreword.prefix.loading",
+    "PromptFormat": "foreword.artifact",
     "Recipe": "foreword.tuning.recipe",
     "TrainedPrefix": "foreword.tuning.train",
     "generate": "foreword.prefix.generation",
@@ -51,6 +52,7 @@ __all__ = [
     "ForewordError",
     "GenerationRequest",
     "LoadedPrefix",
+    "PromptFormat",
     "Recipe",
     "TrainedPrefix",
     "generate",

@@ -204,7 +204,11 @@ def test_a_sliding_window_slides_past_the_prefix(family: str) -> None:
     model = tiny(family)
     base = BaseModel.from_model(model)
     prefix = random_prefix(base, 3)
-    windowed = [i for i in range(3) if family == "mistral" or model.config.layer_types[i] != "full_attention"]
+    windowed = [
+        i
+        for i in range(3)
+        if family == "mistral" or model.config.layer_types[i] != "full_attention"
+    ]
     part = PrefixKV(3, {Site.DECODER: {i: prefix.layers[Site.DECODER][i] for i in windowed[:1]}})
     tokens = ids(1, 40)
     share = AttentionShare()
@@ -231,8 +235,9 @@ def test_attention_share_is_the_softmax_mass_on_the_prefix() -> None:
 def test_a_prefix_of_another_shape_is_refused() -> None:
     base = BaseModel.from_model(tiny("llama"))
     other = BaseModel.from_model(tiny("gpt2"))
-    with pytest.raises(CompatibilityError, match="layer 0 expects"), attach(
-        base, random_prefix(other, 3)
+    with (
+        pytest.raises(CompatibilityError, match="layer 0 expects"),
+        attach(base, random_prefix(other, 3)),
     ):
         pass
 
@@ -240,8 +245,10 @@ def test_a_prefix_of_another_shape_is_refused() -> None:
 def test_attachments_do_not_nest() -> None:
     base = BaseModel.from_model(tiny("llama"))
     prefix = random_prefix(base, 3)
-    with attach(base, prefix), pytest.raises(CompatibilityError, match="already attached"), attach(
-        base, prefix
+    with (
+        attach(base, prefix),
+        pytest.raises(CompatibilityError, match="already attached"),
+        attach(base, prefix),
     ):
         pass
 
@@ -265,7 +272,10 @@ def test_models_that_cannot_carry_a_prefix_are_refused_with_a_reason() -> None:
         BaseModel.from_model(mamba)
     albert = tf.AlbertForMaskedLM(
         tf.AlbertConfig(
-            vocab_size=64, hidden_size=16, num_attention_heads=2, intermediate_size=16,
+            vocab_size=64,
+            hidden_size=16,
+            num_attention_heads=2,
+            intermediate_size=16,
             embedding_size=8,
         )
     )

@@ -57,9 +57,7 @@ def one_at_a_time(base: BaseModel, encoder: Encoder) -> float:
         with attach(base, encoder()):
             logits = base.model(input_ids=tokens, use_cache=False).logits[0]
             first = len(row.prompt) - 1
-            loss = F.cross_entropy(
-                logits[first:-1], torch.tensor(row.target), reduction="sum"
-            )
+            loss = F.cross_entropy(logits[first:-1], torch.tensor(row.target), reduction="sum")
             loss.backward()
         total += float(loss.detach())
     return total

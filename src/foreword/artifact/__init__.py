@@ -4,6 +4,7 @@ from foreword.artifact.digest import Digest
 from foreword.artifact.geometry import Geometry, LayerGeometry, Site
 from foreword.artifact.manifest import (
     BaseRef,
+    Dtype,
     Manifest,
     Probe,
     PromptFormat,
@@ -15,6 +16,7 @@ __all__ = [
     "Artifact",
     "BaseRef",
     "Digest",
+    "Dtype",
     "Geometry",
     "LayerGeometry",
     "Manifest",

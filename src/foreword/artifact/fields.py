@@ -105,11 +105,15 @@ class Fields:
         return values
 
     def _wrong(self, name: str, expected: str, value: Any) -> NoReturn:
-        refuse(
-            f"{self._path}.{name}", "manifest.type", f"expected {expected}, got {_kind(value)}"
-        )
+        refuse(f"{self._path}.{name}", "manifest.type", f"expected {expected}, got {_kind(value)}")
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "a truth value",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from foreword.artifact import canonical
@@ -36,7 +36,9 @@ MAX_PROBE_TOKENS = 4_096
 _PART = r"[a-z0-9][a-z0-9._-]{0,62}"
 _NAME = re.compile(rf"{_PART}(/{_PART})?")
 _NUMBER = r"(0|[1-9]\d{0,8})"
-_VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]{{1,64}})?(\+[0-9A-Za-z.-]{{1,64}})?")
+_VERSION = re.compile(
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]{{1,64}})?(\+[0-9A-Za-z.-]{{1,64}})?"
+)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def _from_json(value: Any) -> Manifest:
 
 def _time(text: str) -> str:
     try:
-        datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+        datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         refuse("created", "manifest.created", f"expected 2026-01-31T12:00:00Z, got {text[:40]!r}")
     return text

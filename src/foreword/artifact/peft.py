@@ -124,7 +124,9 @@ def _config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(read_bounded(directory / CONFIG, _MAX_CONFIG))
     except (ValueError, RecursionError) as e:
-        raise ArtifactError(f"{directory / CONFIG} is not valid JSON ({e})", code="peft.config") from e
+        raise ArtifactError(
+            f"{directory / CONFIG} is not valid JSON ({e})", code="peft.config"
+        ) from e
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in _KINDS:
         raise ArtifactError(
@@ -199,7 +201,9 @@ def _join(
         [
             np.stack(
                 [
-                    np.frombuffer(tensors[f"{Site.DECODER}.{i}.{part}"], _BITS[dtype]).reshape(shape)
+                    np.frombuffer(tensors[f"{Site.DECODER}.{i}.{part}"], _BITS[dtype]).reshape(
+                        shape
+                    )
                     for part in ("key", "value")
                 ]
             )

@@ -22,7 +22,11 @@ _MAX_HEADER = 1 << 20
 _HEADER_BYTES_PER_TENSOR = 160
 """More than the longest entry: a name, a type, three dimensions, two offsets and some spaces."""
 _TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_EXPONENT = {"float32": ("<u4", 0x7F800000), "bfloat16": ("<u2", 0x7F80), "float16": ("<u2", 0x7C00)}
+_EXPONENT = {
+    "float32": ("<u4", 0x7F800000),
+    "bfloat16": ("<u2", 0x7F80),
+    "float16": ("<u2", 0x7C00),
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,9 @@ def _header_end(buffer: bytes, count: int) -> int:
     # Bounded by what this many tensors can need, before any JSON is read.
     limit = min(_MAX_HEADER, 64 + count * _HEADER_BYTES_PER_TENSOR)
     if size > limit:
-        _refuse("header_size", f"the header claims {size} bytes, {count} tensors need at most {limit}")
+        _refuse(
+            "header_size", f"the header claims {size} bytes, {count} tensors need at most {limit}"
+        )
     if 8 + size > len(buffer):
         _refuse("truncated", f"the header claims {size} bytes, {len(buffer) - 8} are there")
     return 8 + size
@@ -141,7 +147,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _same_names(names: set[str], specs: Sequence[TensorSpec]) -> None:
     wanted = {spec.name for spec in specs}
     if extra := sorted(names - wanted):
-        _refuse("extra", f"{len(extra)} tensors that the manifest does not name, first {extra[0][:80]!r}")
+        _refuse(
+            "extra",
+            f"{len(extra)} tensors that the manifest does not name, first {extra[0][:80]!r}",
+        )
     if missing := sorted(wanted - names):
         _refuse("missing", f"{len(missing)} tensors are missing, first {missing[0]!r}")
 
@@ -150,12 +159,18 @@ def _place(entry: Any, spec: TensorSpec) -> tuple[int, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse("header", f"{spec.name}: expected dtype, shape and data_offsets and nothing else")
     if entry["dtype"] != _TYPES[spec.dtype]:
-        _refuse("dtype", f"{spec.name}: expected {_TYPES[spec.dtype]}, got {str(entry['dtype'])[:40]}")
+        _refuse(
+            "dtype", f"{spec.name}: expected {_TYPES[spec.dtype]}, got {str(entry['dtype'])[:40]}"
+        )
     if not _is_integers(entry["shape"]) or tuple(entry["shape"]) != spec.shape:
-        _refuse("shape", f"{spec.name}: expected {list(spec.shape)}, got {str(entry['shape'])[:80]}")
+        _refuse(
+            "shape", f"{spec.name}: expected {list(spec.shape)}, got {str(entry['shape'])[:80]}"
+        )
     offsets = entry["data_offsets"]
     if not _is_integers(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != spec.nbytes:
-        _refuse("offsets", f"{spec.name}: expected {spec.nbytes} bytes, got offsets {str(offsets)[:80]}")
+        _refuse(
+            "offsets", f"{spec.name}: expected {spec.nbytes} bytes, got offsets {str(offsets)[:80]}"
+        )
     return offsets[0], offsets[1]
 
 

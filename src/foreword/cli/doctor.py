@@ -26,7 +26,9 @@ _PACKAGES = {
 
 
 def doctor(
-    base: Annotated[str | None, typer.Option(help="Also load this base and say what it supports.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Also load this base and say what it supports.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what works here and what to install for the rest."""

@@ -27,9 +27,16 @@ class _Ask(NamedTuple):
 
 def generate(
     base: Annotated[str, typer.Option(help="Base model.")],
-    text: Annotated[list[str] | None, typer.Argument(help="Inputs, if there is no --input.")] = None,
-    prefix: Annotated[list[str] | None, typer.Option(help="Artifact directory; give several to compare them.")] = None,
-    input_: Annotated[Path | None, typer.Option("--input", help="JSONL; each row has `input` and may name its own `prefix`.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Inputs, if there is no --input.")
+    ] = None,
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Artifact directory; give several to compare them.")
+    ] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option("--input", help="JSONL; each row has `input` and may name its own `prefix`."),
+    ] = None,
     out_: Annotated[Path | None, typer.Option("--out", help="JSONL to write.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
@@ -126,4 +133,6 @@ def _write(file: Path, text: str) -> None:
         draft.replace(file)
     except OSError as e:
         draft.unlink(missing_ok=True)
-        raise StorageError(f"{file} could not be written ({e.strerror})", code="storage.write") from e
+        raise StorageError(
+            f"{file} could not be written ({e.strerror})", code="storage.write"
+        ) from e

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Artifact directory.")],
-    json: Annotated[bool, typer.Option("--json", help="Print digest and manifest as JSON.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print digest and manifest as JSON.")
+    ] = False,
 ) -> None:
     """Check an artifact and show what it says about itself."""
     from foreword.artifact import open_artifact

@@ -7,13 +7,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 from foreword import __version__
 from foreword.cli import base, doctor, generate, inspect, peft, train
 from foreword.cli.output import errors
-from foreword.errors import ForewordError
+from foreword.errors import ForewordError, UsageError
 
 INTERRUPTED = 130
 
@@ -57,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [word for word in given if word != "--debug"]
     try:
         code = app(given, standalone_mode=False)
-    except click.ClickException as e:
-        e.show()
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        errors.print("stopped; an unfinished training goes on when the same command is run again")
-        sys.exit(INTERRUPTED)
+    except typer.TyperException as e:
+        # Typer has its own copy of click; without a message it has already printed the help.
+        if message := e.format_message():
+            errors.print(f"error[usage]: {message}", markup=False, soft_wrap=True)
+        sys.exit(UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except ForewordError as e:
         _report(debug)
         errors.print(f"error[{e.code}]: {e}", markup=False, soft_wrap=True)
@@ -70,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as e:
         _report(debug)
         hint = "" if debug else " (run with --debug for the trace, and please report it)"
-        errors.print(
-            f"error[bug]: {type(e).__name__}: {e}{hint}", markup=False, soft_wrap=True
-        )
+        errors.print(f"error[bug]: {type(e).__name__}: {e}{hint}", markup=False, soft_wrap=True)
         sys.exit(1)
+    if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this exit code
+        errors.print("stopped; an unfinished training goes on when the same command is run again")
     sys.exit(code if isinstance(code, int) else 0)
 
 

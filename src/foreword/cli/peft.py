@@ -17,7 +17,9 @@ def import_peft(
     out_: Annotated[Path, typer.Option("--out", help="Directory for the artifact.")],
     name: Annotated[str, typer.Option(help="Name of the prefix.")] = "imported",
     version: Annotated[str, typer.Option(help="Semantic version.")] = "0.1.0",
-    template: Annotated[str, typer.Option(help="Prompt template it was trained with.")] = "{input}\n",
+    template: Annotated[
+        str, typer.Option(help="Prompt template it was trained with.")
+    ] = "{input}\n",
 ) -> None:
     """Turn a PEFT prefix-tuning or CARTRIDGE adapter into an artifact."""
     from foreword.artifact import PromptFormat, pack, write_artifact
@@ -57,4 +59,6 @@ def export_peft(
     from foreword.artifact.peft import write_peft
 
     write_peft(open_artifact(directory), out_)
-    out.print(f"adapter   {out_}  (PeftModel.from_pretrained(model, {str(out_)!r}))", soft_wrap=True)
+    out.print(
+        f"adapter   {out_}  (PeftModel.from_pretrained(model, {str(out_)!r}))", soft_wrap=True
+    )

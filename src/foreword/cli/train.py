@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 
 def train(
-    base: Annotated[str, typer.Option(help="Base model: demo, a name, a directory, a Hugging Face id or a GGUF file.")],
+    base: Annotated[
+        str,
+        typer.Option(
+            help="Base model: demo, a name, a directory, a Hugging Face id or a GGUF file."
+        ),
+    ],
     data: Annotated[str, typer.Option(help="JSONL, CSV, TSV or Parquet file, or hf:NAME.")],
     out_: Annotated[Path, typer.Option("--out", help="Directory for the artifact.")],
     recipe: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as train.steps=100.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, such as train.steps=100.")
+    ] = None,
 ) -> None:
     """Train a prefix. Stopped at any moment, the same command goes on where it was."""
     from foreword.config import load_settings
@@ -44,12 +51,12 @@ def train(
         + (f", {len(dataset.bad_rows)} bad rows left out" if dataset.bad_rows else "")
         + (f", {dataset.duplicates} duplicates" if dataset.duplicates else "")
     )
-    with _Bar() as bar:
+    with Bar() as bar:
         result = train(settings, loaded, dataset, out_, progress=bar.show)
     _summary(result, base)
 
 
-class _Bar:
+class Bar:
     """One line: step, loss, held-out loss beside the frozen model's, speed, time left."""
 
     def __init__(self) -> None:
@@ -62,7 +69,7 @@ class _Bar:
         self._task = self._bar.add_task("", total=None)
         self._held_out = "-"
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._bar.start()
         return self
 
@@ -79,7 +86,9 @@ class _Bar:
             f"loss {progress.loss:.3f}, held-out {self._held_out} (frozen {progress.frozen:.3f}), "
             f"{progress.tokens_per_second:.0f} tokens/s, {minutes}:{seconds:02d} left"
         )
-        self._bar.update(self._task, total=progress.steps, completed=progress.step, description=text)
+        self._bar.update(
+            self._task, total=progress.steps, completed=progress.step, description=text
+        )
         if not errors.is_terminal and progress.held_out is not None:
             errors.print(f"step {progress.step}/{progress.steps}: {text}", soft_wrap=True)
 
@@ -92,4 +101,6 @@ def _summary(result: TrainedPrefix, base: str) -> None:
     out.print(f"artifact  {directory}  ({result.artifact.digest})", soft_wrap=True)
     out.print(f"report    {directory / 'report.html'}", soft_wrap=True)
     out.print(f"log       {directory / 'training.jsonl'}", soft_wrap=True)
-    out.print(f'try it    foreword generate --base {base} --prefix {directory} "..."', soft_wrap=True)
+    out.print(
+        f'try it    foreword generate --base {base} --prefix {directory} "..."', soft_wrap=True
+    )

@@ -99,7 +99,9 @@ def _tensor_digest(name: str, dtype: str, shape: list[int], data: bytes | memory
 def _remembered(path: Path) -> dict[str, str]:
     stat = path.stat()
     identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
-    note = foreword_home() / "fingerprints" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+    note = (
+        foreword_home() / "fingerprints" / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
+    )
     try:
         known: dict[str, str] = json.loads(note.read_text())
         return known

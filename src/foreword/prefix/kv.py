@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from foreword.artifact import Artifact, Geometry, LayerGeometry, Site
+from foreword.artifact import Artifact, Dtype, Geometry, LayerGeometry, Site
 from foreword.errors import CompatibilityError
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -116,7 +117,8 @@ class PrefixKV:
             {
                 site: {
                     i: LayerKV(
-                        kv.key.to(device=device, dtype=dtype), kv.value.to(device=device, dtype=dtype)
+                        kv.key.to(device=device, dtype=dtype),
+                        kv.value.to(device=device, dtype=dtype),
                     )
                     for i, kv in layers.items()
                 }
@@ -189,11 +191,11 @@ def _tensor_bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> Dtype:
     """The manifest's name of a torch dtype; `CompatibilityError` for one that cannot be stored."""
     for name, known in DTYPES.items():
         if known == dtype:
-            return name
+            return cast(Dtype, name)
     raise CompatibilityError(
         f"a prefix is stored as one of {', '.join(DTYPES)}, got {dtype}", code="prefix.dtype"
     )

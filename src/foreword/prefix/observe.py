@@ -35,8 +35,13 @@ def kv_of_tokens(base: BaseModel, inputs: Mapping[str, Tensor], length: int) -> 
     layers: dict[Site, dict[int, LayerKV]] = {}
 
     def keep(
-        slot: Slot, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        scaling: float, width: int,
+        slot: Slot,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        width: int,
     ) -> None:
         if key.shape[2] < length:
             raise CompatibilityError(
@@ -65,8 +70,14 @@ class AttentionShare:
         self._counts: dict[tuple[Site, int], int] = {}
 
     def __call__(
-        self, slot: Slot, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        scaling: float, width: int,
+        self,
+        slot: Slot,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        width: int,
     ) -> None:
         if width == 0:
             return

@@ -24,16 +24,16 @@ _MACHINE_SLACK = 20.0
 """Between processors and attention kernels rounding differs more than within one."""
 
 
-def make_probes(base: BaseModel, prefix: PrefixKV, inputs: Sequence[Sequence[int]]) -> tuple[Probe, ...]:
+def make_probes(
+    base: BaseModel, prefix: PrefixKV, inputs: Sequence[Sequence[int]]
+) -> tuple[Probe, ...]:
     """Record last-position logits for a few inputs: the largest ones and some across the range."""
     probes = []
     for ids in inputs:
         logits = _last_logits(base, prefix, ids)
         spread = torch.linspace(0, logits.shape[0] - 1, _SPREAD).long()
         chosen = torch.cat([logits.topk(min(_TOP, logits.shape[0])).indices, spread]).unique()
-        probes.append(
-            Probe(tuple(ids), tuple(chosen.tolist()), tuple(logits[chosen].tolist()))
-        )
+        probes.append(Probe(tuple(ids), tuple(chosen.tolist()), tuple(logits[chosen].tolist())))
     return tuple(probes)
 
 

@@ -16,7 +16,9 @@ PLAIN = PromptFormat("template", "{input}")
 
 
 def render(
-    prompt: PromptFormat, columns: Mapping[str, str], tokenizer: PreTrainedTokenizerBase | None = None
+    prompt: PromptFormat,
+    columns: Mapping[str, str],
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> str:
     """The text the model reads for one input.
 

@@ -65,8 +65,14 @@ class Observer(Protocol):
     """Sees each attention call after the prefix was put in front."""
 
     def __call__(
-        self, slot: Slot, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        scaling: float, width: int,
+        self,
+        slot: Slot,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        width: int,
     ) -> None: ...
 
 

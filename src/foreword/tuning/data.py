@@ -75,13 +75,17 @@ def load_dataset(
     prompt = _prompt_format(settings)
     good, bad = _examples(read_rows(data), settings, prompt, tokenizer)
     if settings.eval_path is not None:
-        held_out, bad_held_out = _examples(read_rows(settings.eval_path), settings, prompt, tokenizer)
+        held_out, bad_held_out = _examples(
+            read_rows(settings.eval_path), settings, prompt, tokenizer
+        )
         bad += bad_held_out
         train = good[: settings.limit]
         _require_apart(train, held_out)
     _refuse_bad(bad, settings)
     if not good:
-        raise DataError(f"there are no rows in {_name(data)}; nothing can be trained", code="data.empty")
+        raise DataError(
+            f"there are no rows in {_name(data)}; nothing can be trained", code="data.empty"
+        )
     if settings.eval_path is None:
         train, held_out = split(good[: settings.limit], settings.eval_fraction, seed)
     if not held_out:
@@ -139,17 +143,21 @@ def _examples(
 ) -> tuple[list[Example], list[BadRow]]:
     good: list[Example] = []
     bad: list[BadRow] = []
+    columns_known = False
     for row in rows:
         values = row.values
         problem = row.problem
         if values is not None:
-            if not good and not bad:
+            if not columns_known:
                 _require_columns(values, settings, row.source)
+                columns_known = True
             problem = _problem(values, settings)
         if problem is not None or values is None:
             bad.append(BadRow(row.source, problem or "not a row"))
             continue
-        columns = {k: v if isinstance(v, str) else str(v) for k, v in values.items() if v is not None}
+        columns = {
+            k: v if isinstance(v, str) else str(v) for k, v in values.items() if v is not None
+        }
         columns["input"] = columns[settings.input]
         text = render(prompt, columns, tokenizer)
         good.append(Example(text, columns[settings.target], row.source, columns))
@@ -176,6 +184,8 @@ def _problem(values: Mapping[str, Any], settings: DataSettings) -> str | None:
             return f"column {column!r} holds a {type(value).__name__}, expected text"
         if not str(value).strip():
             return f"column {column!r} is empty"
+        if any("\ud800" <= letter <= "\udfff" for letter in str(value)):
+            return f"column {column!r} holds half a surrogate pair, which is no text"
     return None
 
 

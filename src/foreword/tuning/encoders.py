@@ -112,7 +112,10 @@ class MlpEncoder(nn.Module):
 def _assemble(length: int, parts: dict[Site, dict[int, dict[str, Tensor]]]) -> PrefixKV:
     return PrefixKV(
         length,
-        {s: {i: LayerKV(kv["key"], kv["value"]) for i, kv in ls.items()} for s, ls in parts.items()},
+        {
+            s: {i: LayerKV(kv["key"], kv["value"]) for i, kv in ls.items()}
+            for s, ls in parts.items()
+        },
     )
 
 

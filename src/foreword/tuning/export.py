@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from foreword.artifact import Artifact, Manifest, PromptFormat, pack, write_artifact
+from foreword.artifact import Artifact, PromptFormat, pack, write_artifact
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.generation import GenerationRequest, generate
 from foreword.prefix.kv import PrefixKV, dtype_name

@@ -63,20 +63,21 @@ def _file(path: Path) -> Iterator[RawRow]:
     return readers[path.suffix.lower()](path)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Lines with their numbers; None for one that is not UTF-8."""
+def _lines(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Lines, their numbers, and whether they are UTF-8; what is not is replaced by U+FFFD."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            encoding = "utf-8-sig" if number == 1 else "utf-8"
             try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, line.decode(encoding), True
             except UnicodeDecodeError:
-                yield number, None
+                yield number, line.decode(encoding, "replace"), False
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:
-    for number, line in _lines(path):
+    for number, line, is_text in _lines(path):
         source = f"{path}:{number}"
-        if line is None:
+        if not is_text:
             yield RawRow(source, None, "not UTF-8 text")
         elif line.strip():
             yield _json_row(source, line)
@@ -96,10 +97,10 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
     broken: list[int] = []
 
     def text() -> Iterator[str]:
-        for number, line in _lines(path):
-            if line is None:
+        for number, line, is_text in _lines(path):
+            if not is_text:
                 broken.append(number)
-            yield "" if line is None else line
+            yield line  # with its quotes and delimiters, so that later rows stay where they are
 
     reader = csv.reader(text(), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -113,10 +114,11 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
             yield RawRow(f"{path}:{before}", None, f"not readable as CSV ({e})")
             continue
         source = f"{path}:{before}"
+        first, header = header is None, header or row
         if broken and broken[-1] >= before:
             yield RawRow(source, None, "not UTF-8 text")
-        elif header is None:
-            header = row
+        elif first:
+            continue
         elif row and len(row) != len(header):
             yield RawRow(source, None, f"expected {len(header)} fields, got {len(row)}")
         elif row:
@@ -147,7 +149,9 @@ def _saved_dataset(path: Path) -> Iterator[RawRow]:
             f"{path} is a directory, but not one saved by `datasets` ({e}); name a file",
             code="data.format",
         ) from e
-    return _memory(loaded["train"] if "train" in getattr(loaded, "keys", list)() else loaded, str(path))
+    return _memory(
+        loaded["train"] if "train" in getattr(loaded, "keys", list)() else loaded, str(path)
+    )
 
 
 def _hub(name: str) -> Iterator[RawRow]:

@@ -19,7 +19,7 @@ from foreword.tuning.recipe import TrainSettings
 def has_fast_bfloat16(device: torch.device) -> bool:
     """True if matrix products in bfloat16 run on the device's own units."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 

@@ -124,7 +124,7 @@ def _loss(base: BaseModel, inputs: _Inputs) -> Loss:
     keep = (inputs.labels != _IGNORE).nonzero()[:, 0]
     wanted = inputs.labels[keep]
     arguments: dict[str, object] = {**inputs.arguments, "use_cache": False}
-    if base.kind == "causal" and _keeps_logits(type(base.model)):
+    if base.kind == "causal" and _keeps_logits(base.model):
         logits = base.model(**arguments, logits_to_keep=keep).logits[0]
     else:
         logits = base.model(**arguments).logits.flatten(0, 1)[keep]
@@ -132,5 +132,5 @@ def _loss(base: BaseModel, inputs: _Inputs) -> Loss:
     return Loss(total, int(keep.shape[0]))
 
 
-def _keeps_logits(model: type) -> bool:
+def _keeps_logits(model: torch.nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from foreword.artifact import Site
 
 PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -43,7 +43,7 @@ class PrefixSettings(_Frozen):
     """Virtual tokens, m."""
     init: Literal["text", "random", "zero", "artifact"] = "text"
     init_text: str | None = None
-    """Text to start from; the default is a sample of the training rows as the model reads them."""
+    """Text to start from; the default is a sample of the training targets."""
     init_artifact: str | None = None
     """Directory of the artifact to start from."""
     encoder: Literal["direct", "mlp"] = "direct"
@@ -73,7 +73,8 @@ class TrainSettings(_Frozen):
     warmup: Fraction = 0.06
     """Share of the steps over which the learning rate rises."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Pull towards the start, as AdamW does it; the default depends on what is trained."""
     clip: PositiveFloat = 1.0
     """Largest gradient norm."""
     eval_every: PositiveInt | None = None

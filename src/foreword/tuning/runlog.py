@@ -20,7 +20,7 @@ class RunLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}.tmp")
-            draft.write_text("".join(map(_line, kept)))
+            draft.write_text("".join(map(_line, kept)), encoding="utf-8")
             os.replace(draft, path)
         except OSError as e:
             raise StorageError(f"the log {path} cannot be written ({e})", code="storage.log") from e
@@ -43,7 +43,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     if not path.exists():
         return entries
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             entries.append(json.loads(line))
         except ValueError:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from foreword.errors import ConfigError
 from foreword.tuning.recipe import Recipe, TrainSettings
 
-DEFAULT_LR = {"direct": 5e-2, "mlp": 1e-3}
+DEFAULT_LR = {"direct": 1e-1, "mlp": 1e-3}
 """Peak learning rates by encoder, for AdamW. `direct` trains offsets in units of the layer's own
 scale (`encoders.py`), so one rate serves keys and values of any size."""
+
+DEFAULT_DECAY = {"direct": 0.0, "mlp": 0.0}
+"""Weight decay by encoder. On `direct` it pulls the offsets to zero, that is to the start."""
 
 _EPOCHS, _LEAST, _MOST = 3.0, 100, 2000
 
@@ -22,6 +25,7 @@ class Schedule:
     steps: int
     warmup: int
     peak_lr: float
+    weight_decay: float
     shape: str
     eval_every: int
 
@@ -45,6 +49,9 @@ def make_schedule(recipe: Recipe, train_rows: int) -> Schedule:
         steps=steps,
         warmup=round(train.warmup * steps),
         peak_lr=train.lr or DEFAULT_LR[recipe.prefix.encoder],
+        weight_decay=DEFAULT_DECAY[recipe.prefix.encoder]
+        if train.weight_decay is None
+        else train.weight_decay,
         shape=train.schedule,
         eval_every=train.eval_every or max(1, steps // 10),
     )

@@ -131,16 +131,14 @@ class _Run:
         self.recipe, self.base, self.workplace = recipe, base, workplace
         self.train_rows, self.held_out_rows = train_rows, held_out_rows
         self.schedule: Schedule = make_schedule(recipe, len(train_rows))
-        self.identity = RunIdentity(
-            recipe.model_dump_json(), str(data), str(base.ref.fingerprint)
-        )
+        self.identity = RunIdentity(recipe.model_dump_json(), str(data), str(base.ref.fingerprint))
         torch.manual_seed(recipe.seed)
         start = make_start(base, recipe.prefix, train_rows, recipe.seed)
         self.encoder: Encoder = build_encoder(recipe.prefix, start.prefix, start.scale)
         self.optimizer = torch.optim.AdamW(
             self.encoder.parameters(),
             lr=self.schedule.peak_lr,
-            weight_decay=recipe.train.weight_decay,
+            weight_decay=self.schedule.weight_decay,
         )
         self.frozen = self._held_out(None)
         self.state = load_checkpoint(workplace, self.identity) or self._first_state()
@@ -148,6 +146,7 @@ class _Run:
         self.resumed_from = self.state.step
         self.log = RunLog(workplace / LOG_FILE, keep_through=self.state.step)
         self._recent: list[float] = []
+        self._first = 0.0
         self._began = time.monotonic() - self.state.seconds
 
     def to_the_end(self, progress: Callable[[Progress], None]) -> None:
@@ -297,4 +296,3 @@ class _Run:
 
 def _copy(encoder: Encoder) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
-

@@ -1,0 +1,137 @@
+"""To PEFT and back: the same bits, and PEFT says the same words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from foreword.artifact import Geometry, LayerGeometry, PromptFormat, Site, pack
+from foreword.artifact.peft import read_peft, write_peft
+from foreword.errors import ArtifactError, CompatibilityError, ForewordError, StorageError
+from foreword.prefix.attach import attach
+from foreword.prefix.base_model import BaseModel
+from foreword.prefix.kv import PrefixKV
+from tests.artifact.samples import sample
+from tests.tiny import ids, tiny
+
+OPTIONS = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None}
+
+
+def adapter(family: str, path: Path, kind: str = "prefix") -> peft.PeftModel:
+    """A random adapter, saved by PEFT itself."""
+    config = {
+        "prefix": peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+        "projection": peft.PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=5, prefix_projection=True,
+            encoder_hidden_size=16,
+        ),
+        "cartridge": peft.CartridgeConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=5, num_frozen_tokens=1
+        ),
+        "lora": peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]),
+    }[kind]  # fmt: skip
+    torch.manual_seed(3)
+    model = peft.get_peft_model(tiny(family), config).eval()
+    model.save_pretrained(path)
+    return model
+
+
+def said(model: Any, tokens: torch.Tensor) -> list[list[int]]:
+    out = model.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), **OPTIONS)
+    return [row[-10:] for row in out.tolist()]
+
+
+def packed(base: BaseModel, found: Any) -> Any:
+    return pack(
+        name="imported",
+        version="1.0.0",
+        created="2026-01-31T12:00:00Z",
+        base=base.ref,
+        geometry=found.geometry,
+        length=found.length,
+        dtype=found.dtype,
+        prompt=PromptFormat("template", "{input}"),
+        training={},
+        probes=(),
+        tensors=found.tensors,
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("llama", "prefix"), ("gpt2", "prefix"), ("mistral", "prefix"), ("llama", "cartridge"),
+     ("llama", "projection")],
+)  # fmt: skip
+def test_a_round_trip_is_exact_and_peft_says_the_same(
+    family: str, kind: str, tmp_path: Path
+) -> None:
+    original = adapter(family, tmp_path / "in", kind)
+    base = BaseModel.from_model(tiny(family))
+    found = read_peft(tmp_path / "in", base.geometry)
+    artifact = packed(base, found)
+    write_peft(artifact, tmp_path / "out")
+    before = load_file(tmp_path / "in" / "adapter_model.safetensors")["prompt_embeddings"]
+    after = load_file(tmp_path / "out" / "adapter_model.safetensors")["prompt_embeddings"]
+    assert torch.equal(before, after)
+    tokens = ids(2, 6)
+    theirs = said(peft.PeftModel.from_pretrained(tiny(family), tmp_path / "out").eval(), tokens)
+    with attach(base, PrefixKV.from_artifact(artifact)):
+        ours = said(base.model, tokens)
+    assert said(original, tokens) == theirs == ours
+    assert ours != said(base.model, tokens), "the prefix says something of its own"
+
+
+def test_bfloat16_is_moved_bit_for_bit(tmp_path: Path) -> None:
+    adapter("llama", tmp_path / "in")
+    path = tmp_path / "in" / "adapter_model.safetensors"
+    matrix = load_file(path)["prompt_embeddings"].bfloat16()
+    save_file({"prompt_embeddings": matrix}, path)
+    base = BaseModel.from_model(tiny("llama"))
+    found = read_peft(tmp_path / "in", base.geometry)
+    assert found.dtype == "bfloat16"
+    write_peft(packed(base, found), tmp_path / "out")
+    after = load_file(tmp_path / "out" / "adapter_model.safetensors")["prompt_embeddings"]
+    assert torch.equal(after, matrix)
+
+
+def refused(directory: Path, geometry: Geometry) -> str:
+    with pytest.raises(ForewordError) as caught:
+        read_peft(directory, geometry)
+    return caught.value.code
+
+
+def test_what_is_no_prefix_for_this_base_is_refused(tmp_path: Path) -> None:
+    geometry = BaseModel.from_model(tiny("llama")).geometry
+    adapter("llama", tmp_path / "lora", "lora")
+    assert refused(tmp_path / "lora", geometry) == "peft.kind"
+    adapter("llama", tmp_path / "good")
+    assert refused(tmp_path / "good", BaseModel.from_model(tiny("gpt2")).geometry) == "peft.shape"
+    uneven = {0: LayerGeometry(2, 8, 8), 1: LayerGeometry(1, 8, 8)}
+    assert refused(tmp_path / "good", Geometry({Site.DECODER: uneven})) == "peft.layers"
+    weights = tmp_path / "good" / "adapter_model.safetensors"
+    weights.rename(tmp_path / "good" / "adapter_model.bin")
+    assert refused(tmp_path / "good", geometry) == "peft.pickle"
+    config = tmp_path / "good" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_virtual_tokens": "5"}))
+    assert refused(tmp_path / "good", geometry) == "peft.config"
+    assert refused(tmp_path / "nowhere", geometry) == "artifact.missing"
+
+
+def test_what_peft_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CompatibilityError) as caught:
+        write_peft(sample(), tmp_path / "out")
+    assert caught.value.code == "peft.sites"
+    (tmp_path / "there").mkdir()
+    base = BaseModel.from_model(tiny("llama"))
+    adapter("llama", tmp_path / "in")
+    artifact = packed(base, read_peft(tmp_path / "in", base.geometry))
+    with pytest.raises(StorageError):
+        write_peft(artifact, tmp_path / "there")
+    with pytest.raises(ArtifactError):
+        read_peft(tmp_path / "there", base.geometry)
