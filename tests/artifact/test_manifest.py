@@ -109,7 +109,9 @@ def test_a_name_is_never_a_path(name: str) -> None:
         check_name(name)
     except ArtifactError:
         return
-    assert ".." not in name.split("/") and not name.startswith(("/", ".")) and name == name.strip()
+    assert ".." not in name.split("/")
+    assert not name.startswith(("/", "."))
+    assert name == name.strip()
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))

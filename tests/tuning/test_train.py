@@ -79,7 +79,11 @@ def test_a_run_learns_and_its_artifact_loads(family: str, tmp_path: Path) -> Non
 def test_a_stopped_run_ends_bit_for_bit_as_an_uninterrupted_one(
     encoder: str, stop: int, tmp_path: Path
 ) -> None:
-    base, settings = tiny_base(), recipe(encoder=encoder, hidden=8)
+    base = tiny_base()
+    settings = Recipe(
+        prefix=PrefixSettings(length=4, encoder=encoder, hidden=8),  # type: ignore[arg-type]
+        train=TrainSettings(steps=12, eval_every=4, checkpoint_every=3, lr=0.05),
+    )
     whole = run(base, tmp_path / "whole", settings)
 
     def interrupt(progress: Progress) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foreword.cli.output import out, print_json
+from foreword.cli.output import out, print_json, visible
 
 if TYPE_CHECKING:
     from foreword.artifact import Artifact
@@ -30,7 +30,7 @@ def inspect(
         return
     width = 12
     for name, value in _facts(artifact):
-        out.print(f"{name:<{width}}{value}", markup=False, soft_wrap=True)
+        out.print(f"{name:<{width}}{visible(value)}", markup=False, soft_wrap=True)
 
 
 def _facts(artifact: Artifact) -> list[tuple[str, str]]:
@@ -48,7 +48,11 @@ def _facts(artifact: Artifact) -> list[tuple[str, str]]:
         ("prompt", f"{manifest.prompt.kind}: {manifest.prompt.template[:120]!r}"),
         ("created", manifest.created),
     ]
-    return facts + _training(dict(manifest.training))
+    record = dict(manifest.training)
+    try:
+        return facts + _training(record)
+    except (KeyError, TypeError, ValueError, AttributeError):  # it only looks like ours
+        return [*facts, ("training", json_.dumps(record))]
 
 
 def _training(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import typer
 
 from foreword import __version__
 from foreword.cli import base, doctor, generate, inspect, peft, train
-from foreword.cli.output import errors
+from foreword.cli.output import errors, visible
 from foreword.errors import ForewordError, UsageError
 
 INTERRUPTED = 130
@@ -59,22 +59,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.TyperException as e:
         # Typer has its own copy of click; without a message it has already printed the help.
         if message := e.format_message():
-            errors.print(f"error[usage]: {message}", markup=False, soft_wrap=True)
+            _say("usage", message)
         sys.exit(UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ForewordError as e:
         _report(debug)
-        errors.print(f"error[{e.code}]: {e}", markup=False, soft_wrap=True)
+        _say(e.code, str(e))
         sys.exit(e.exit_code)
     except Exception as e:
         _report(debug)
         hint = "" if debug else " (run with --debug for the trace, and please report it)"
-        errors.print(f"error[bug]: {type(e).__name__}: {e}{hint}", markup=False, soft_wrap=True)
+        _say("bug", f"{type(e).__name__}: {e}{hint}")
         sys.exit(1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this exit code
         errors.print("stopped; an unfinished training goes on when the same command is run again")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(code: str, message: str) -> None:
+    """One line, whatever a library put into the message."""
+    errors.print(
+        f"error[{code}]: {visible(' '.join(message.split()))}", markup=False, soft_wrap=True
+    )
 
 
 def _report(debug: bool) -> None:

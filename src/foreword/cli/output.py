@@ -12,6 +12,11 @@ out = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
+def visible(text: str) -> str:
+    """Text from outside with its control characters spelled out, so it cannot steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

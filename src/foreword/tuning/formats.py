@@ -114,14 +114,16 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
             yield RawRow(f"{path}:{before}", None, f"not readable as CSV ({e})")
             continue
         source = f"{path}:{before}"
-        first, header = header is None, header or row
         if broken and broken[-1] >= before:
             yield RawRow(source, None, "not UTF-8 text")
-        elif first:
-            continue
-        elif row and len(row) != len(header):
+            header = header or row
+        elif not row:
+            continue  # a blank line
+        elif header is None:
+            header = row
+        elif len(row) != len(header):
             yield RawRow(source, None, f"expected {len(header)} fields, got {len(row)}")
-        elif row:
+        else:
             yield RawRow(source, dict(zip(header, row, strict=True)))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foreword.errors import UnsupportedModel
@@ -19,6 +19,7 @@ from foreword.prefix.attach import Prefixes, attach
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.packing import Packing
 from foreword.tuning.tokens import TokenRow, micro_batches
+from foreword.tuning.vocabulary import plain_head, summed_cross_entropy
 
 _IGNORE = -100
 
@@ -61,6 +62,8 @@ class _Inputs(NamedTuple):
     arguments: dict[str, Tensor]
     labels: Tensor
     """Flat `[position]`; what the model should say there, or -100."""
+    head: nn.Linear | None = None
+    """The vocabulary projection, where logits are nothing but that."""
 
 
 class _attached:
@@ -100,7 +103,8 @@ def _flat(base: BaseModel, rows: Sequence[TokenRow], packing: Packing) -> _Input
         "position_ids": packing.positions(),
         "attention_mask": packing.placeholder_mask(),
     }
-    return _Inputs(arguments, torch.tensor(labels, device=base.device))
+    labelled = torch.tensor(labels, device=base.device)
+    return _Inputs(arguments, labelled, plain_head(base.model))
 
 
 def _padded(base: BaseModel, rows: Sequence[TokenRow]) -> _Inputs:
@@ -122,14 +126,16 @@ def _right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
 
 def _loss(base: BaseModel, inputs: _Inputs) -> Loss:
     keep = (inputs.labels != _IGNORE).nonzero()[:, 0]
-    wanted = inputs.labels[keep]
+    wanted, count = inputs.labels[keep], int(keep.shape[0])
     arguments: dict[str, object] = {**inputs.arguments, "use_cache": False}
+    if inputs.head is not None and not torch.is_autocast_enabled(base.device.type):
+        hidden = base.model.base_model(**arguments)[0][0]
+        return Loss(summed_cross_entropy(hidden[keep], inputs.head.weight, wanted), count)
     if base.kind == "causal" and _keeps_logits(base.model):
         logits = base.model(**arguments, logits_to_keep=keep).logits[0]
     else:
         logits = base.model(**arguments).logits.flatten(0, 1)[keep]
-    total = F.cross_entropy(logits.float(), wanted, reduction="sum")
-    return Loss(total, int(keep.shape[0]))
+    return Loss(F.cross_entropy(logits.float(), wanted, reduction="sum"), count)
 
 
 def _keeps_logits(model: torch.nn.Module) -> bool:
