@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_the_rate_rises_to_its_peak_and_falls_as_asked(shape: str) -> None:
     rates = [schedule.lr(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert max(rates) == pytest.approx(2.0)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert (rates[-1] == 2.0) if shape == "constant" else (rates[-1] < 0.05)
     assert make_schedule(recipe(steps=3, warmup=0, lr=2.0), 40).lr(0) == 2.0
 
