@@ -167,7 +167,8 @@ def _crowded(attention: Mapping[Site, Mapping[int, float]]) -> list[str]:
         if over:
             warnings.append(
                 f"{site}: in {len(over)} of {len(layers)} layers more than half of the attention "
-                f"falls on the prefix (layers {', '.join(map(str, over))}); if answers ignore "
+                f"falls on the prefix (layers {', '.join(map(str, over))}); some of it is the "
+                "model's attention sink, which moves to the first virtual token; if answers ignore "
                 "their input, use a shorter prefix or fewer layers"
             )
     return warnings

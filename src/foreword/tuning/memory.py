@@ -20,7 +20,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """True if matrix products in bfloat16 run on the device's own units."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    # Without these tiles a CPU emulates bfloat16, many times slower than float32.
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and tiles is not None and bool(tiles())
 
 
 def precision(base: BaseModel, settings: TrainSettings) -> AbstractContextManager[object]:
