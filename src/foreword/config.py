@@ -47,7 +47,7 @@ def load_settings(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506
+        values = _UniqueKeys(file.read_text(encoding="utf-8")).get_single_data()
     except OSError as e:
         raise ConfigError(f"{file} cannot be read ({e.strerror})", code="config.file") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:

@@ -12,7 +12,7 @@ from foreword.artifact import Site
 from foreword.errors import CompatibilityError
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.kv import LayerKV, PrefixKV
-from foreword.prefix.slots import Observer, Slot
+from foreword.prefix.slots import Observer, Seen
 
 
 @contextmanager
@@ -34,23 +34,15 @@ def kv_of_tokens(base: BaseModel, inputs: Mapping[str, Tensor], length: int) -> 
     """
     layers: dict[Site, dict[int, LayerKV]] = {}
 
-    def keep(
-        slot: Slot,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        width: int,
-    ) -> None:
-        if key.shape[2] < length:
+    def keep(seen: Seen) -> None:
+        if seen.key.shape[2] < length:
             raise CompatibilityError(
                 f"{length} virtual tokens need at least {length} real ones to start from, the "
-                f"{slot.site} saw {key.shape[2]}",
+                f"{seen.slot.site} saw {seen.key.shape[2]}",
                 code="prefix.text_too_short",
             )
-        layers.setdefault(slot.site, {})[slot.layer] = LayerKV(
-            key[0, :, :length].clone(), value[0, :, :length].clone()
+        layers.setdefault(seen.slot.site, {})[seen.slot.layer] = LayerKV(
+            seen.key[0, :, :length].clone(), seen.value[0, :, :length].clone()
         )
 
     with observing(base, keep):
@@ -69,26 +61,17 @@ class AttentionShare:
         self._sums: dict[tuple[Site, int], float] = {}
         self._counts: dict[tuple[Site, int], int] = {}
 
-    def __call__(
-        self,
-        slot: Slot,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        width: int,
-    ) -> None:
-        if width == 0:
+    def __call__(self, seen: Seen) -> None:
+        if seen.width == 0:
             return
-        groups = query.shape[1] // key.shape[1]
-        scores = query.float() @ key.float().repeat_interleave(groups, dim=1).transpose(2, 3)
-        scores = scores * scaling
+        groups, mask = seen.query.shape[1] // seen.key.shape[1], seen.mask
+        keys = seen.key.float().repeat_interleave(groups, dim=1)
+        scores = seen.query.float() @ keys.transpose(2, 3) * seen.scaling
         if mask is not None:
             floor = torch.finfo(scores.dtype).min
             scores = scores.masked_fill(~mask, floor) if mask.dtype == torch.bool else scores + mask
-        share = scores.softmax(dim=3)[..., :width].sum(dim=3)
-        place = (slot.site, slot.layer)
+        share = scores.softmax(dim=3)[..., : seen.width].sum(dim=3)
+        place = (seen.slot.site, seen.slot.layer)
         self._sums[place] = self._sums.get(place, 0.0) + float(share.sum())
         self._counts[place] = self._counts.get(place, 0) + share.numel()
 

@@ -15,6 +15,15 @@ DEFAULT = PromptFormat("template", "{input}\n")
 PLAIN = PromptFormat("template", "{input}")
 
 
+def chosen_format(
+    template: str | None, tokenizer: PreTrainedTokenizerBase | None = None
+) -> PromptFormat:
+    """The format a recipe's `data.template` asks for; of `chat`, the tokenizer's text is kept."""
+    if template == "chat":
+        return PromptFormat("chat", str(tokenizer.chat_template or "") if tokenizer else "")
+    return PromptFormat("template", template) if template else DEFAULT
+
+
 def render(
     prompt: PromptFormat,
     columns: Mapping[str, str],

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foreword.artifact import Site
 from foreword.errors import UnsupportedModel
 from foreword.prefix.attach import attach
 from foreword.prefix.base_model import BaseModel
@@ -100,8 +99,3 @@ def _tokens(base: BaseModel, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     low = min(10, vocabulary - 1)
     return torch.randint(low, vocabulary, (1, _TOKENS), generator=generator).to(base.device)
-
-
-def sites_summary(base: BaseModel) -> dict[Site, int]:
-    """How many layers each site has, for people."""
-    return {site: len(layers) for site, layers in base.geometry.sites.items()}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,19 +61,24 @@ class Attachment:
     """Positions of the current queries counted without the prefix, `[row or 1, token]`."""
 
 
-class Observer(Protocol):
-    """Sees each attention call after the prefix was put in front."""
+@dataclass(frozen=True)
+class Seen:
+    """One attention call, after the prefix was put in front."""
 
-    def __call__(
-        self,
-        slot: Slot,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scaling: float,
-        width: int,
-    ) -> None: ...
+    slot: Slot
+    query: Tensor
+    """`[row, head, token, dim]`."""
+    key: Tensor
+    """`[row, kv_head, width + past + token, dim]`."""
+    value: Tensor
+    mask: Tensor | None
+    """None, boolean, or additive."""
+    scaling: float
+    width: int
+    """Columns that belong to the prefix."""
+
+
+Observer = Callable[[Seen], None]
 
 
 @dataclass
@@ -150,7 +155,7 @@ def prefix_attention(
     if slot.hub.observer is not None:
         scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
         width = rows.width if rows else 0
-        slot.hub.observer(slot, query, key, value, attention_mask, scaling, width)
+        slot.hub.observer(Seen(slot, query, key, value, attention_mask, scaling, width))
     output, weights = inner(module, query, key, value, attention_mask, **kwargs)
     return (packing.pack(output) if packing else output), weights
 

@@ -1,7 +1,7 @@
 """Stop and resume: all that a run needs to go on as if it had never stopped.
 
 One safetensors file, replaced atomically: parameters, the best ones so far, the optimizer's moments
-and the random state; step, losses and what the run belongs to are in its metadata. Never pickle.
+and the random state; step, losses and what the run belongs to are in its metadata. Pickle has no part in it.
 """
 
 from __future__ import annotations

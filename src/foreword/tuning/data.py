@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from foreword.artifact import Digest, PromptFormat
 from foreword.errors import DataError
-from foreword.prefix.prompts import DEFAULT, render
+from foreword.prefix.prompts import chosen_format, render
 from foreword.tuning.formats import RawRow, read_rows
 from foreword.tuning.recipe import DataSettings
 
@@ -72,7 +72,7 @@ def load_dataset(
         DataError: nothing to train on, a missing column, or bad rows while the policy is `refuse`;
             the message names file and line.
     """
-    prompt = _prompt_format(settings)
+    prompt = chosen_format(settings.template, tokenizer)
     good, bad = _examples(read_rows(data), settings, prompt, tokenizer)
     if settings.eval_path is not None:
         held_out, bad_held_out = _examples(
@@ -127,12 +127,6 @@ def digest(examples: Sequence[Example], train_count: int) -> Digest:
             data = text.encode("utf-8", "surrogatepass")
             state.update(len(data).to_bytes(8, "little") + data)
     return Digest(state.hexdigest())
-
-
-def _prompt_format(settings: DataSettings) -> PromptFormat:
-    if settings.template == "chat":
-        return PromptFormat("chat", "")
-    return PromptFormat("template", settings.template) if settings.template else DEFAULT
 
 
 def _examples(

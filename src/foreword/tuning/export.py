@@ -51,14 +51,6 @@ class Written:
     samples: tuple[Sample, ...]
 
 
-def prompt_format(recipe: Recipe, base: BaseModel) -> PromptFormat:
-    """How inputs are put to the model, as the manifest records it."""
-    template = recipe.data.template
-    if template == "chat":
-        return PromptFormat("chat", str(base.required_tokenizer().chat_template or ""))
-    return PromptFormat("template", template or "{input}\n")
-
-
 def write(
     recipe: Recipe,
     base: BaseModel,

@@ -17,6 +17,7 @@ from foreword.artifact import Artifact, Digest
 from foreword.errors import StorageError, TrainingError
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.kv import DTYPES, PrefixKV
+from foreword.prefix.prompts import chosen_format
 from foreword.prefix.selfcheck import require_attachment
 from foreword.tuning import export
 from foreword.tuning.checkpoints import RunIdentity, RunState, load_checkpoint, save_checkpoint
@@ -88,7 +89,7 @@ def train(
     """
     require_free(out)
     require_attachment(base)
-    prompt = export.prompt_format(recipe, base)
+    prompt = chosen_format(recipe.data.template, base.tokenizer)
     run = _Run(
         recipe,
         base,
