@@ -57,6 +57,7 @@ def main(measure: Callable[[bool], Result]) -> None:
     arguments = parser.parse_args()
     name = Path(sys.argv[0]).stem
     out = arguments.out or ROOT / "bench" / "results" / f"{name}.json"
+    measured = commit()  # now: the tree may move on while a long run measures this one
     result = measure(arguments.quick)
     for claim in result.claims:
         print(claim.line(), flush=True)
@@ -64,7 +65,7 @@ def main(measure: Callable[[bool], Result]) -> None:
         "claims": [asdict(claim) for claim in result.claims],
         "quick": arguments.quick,
         "command": f"python bench/{name}.py" + (" --quick" if arguments.quick else ""),
-        "commit": commit(),
+        "commit": measured,
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": machine(),
         **result.raw,
