@@ -56,9 +56,7 @@ TENANTS = (
         'Answer with JSON only, keys "intent" (refund, delivery, defect, account or question), '
         '"product", "urgency" (low, normal or high) and "order", for this message: {input}',
         {
-            "right keys and values, %": lambda inputs, answers, targets: scoring.exact_schema(
-                answers
-            ),
+            "exact schema, %": lambda inputs, answers, targets: scoring.exact_schema(answers),
             "fields right, %": lambda i, a, t: scoring.field_accuracy(a, t),
         },
     ),
