@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,13 +53,14 @@ def test_help_is_fast_and_light() -> None:
     script = BLOCK + "sys.modules['numpy'] = None\n" + RUN
     seconds = []
     for _ in range(5):
-        began = time.perf_counter()
+        before = os.times()
         done = foreword("--help", code=script)
-        seconds.append(time.perf_counter() - began)
+        after = os.times()
+        # Processor time: a busy machine is not our fault.
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
         assert done.returncode == 0, done.stderr
     assert "train" in done.stdout
-    if not os.environ.get("PYTEST_XDIST_WORKER"):
-        assert min(seconds) < 0.5
+    assert min(seconds) < 0.5
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: str, exit_code: int) -> str:
