@@ -59,6 +59,14 @@ def test_any_other_spacing_is_refused(v: object) -> None:
         (b"1" * 5000, "json.syntax"),
         (b"1e999", "json.syntax"),
         (b"1.0e0", "json.not_canonical"),
+        (b"0.10", "json.not_canonical"),
+        (b"-0", "json.not_canonical"),
+        (b"1E2", "json.not_canonical"),
+        (b"0." + b"1" * 5000, "json.syntax"),
+        (b"-9007199254740993", "json.syntax"),
+        (b'{"a": 1}', "json.not_canonical"),
+        (b'{"\\ud800":1}', "json.value"),
+        (b"[" * 18 + b"]" * 18, "json.value"),
         (b"01", "json.syntax"),
         (b"[" * 40 + b"]" * 40, "json.value"),
         (b"[" * 200_000, "json.syntax"),
@@ -73,3 +81,42 @@ def test_hostile_text_is_refused_quickly(data: bytes, code: str) -> None:
         decode(data)
     assert caught.value.code == code
     assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"), float("-inf"), 2**53 + 1, "\ud800", {"\udfff": 1}, {1: 2}, {"a": b"x"},
+        {"a": {1, 2}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_json_cannot_hold_is_not_written(value: object) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        encode(value)
+    assert caught.value.code == "json.value"
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    deep: object = 1
+    for _ in range(16):
+        deep = [deep]
+    for value in (deep, 2**53, -(2**53), -0.0, 5e-324):
+        assert encode(decode(encode(value))) == encode(value)
+    with pytest.raises(ArtifactError):
+        encode([deep])
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(ArtifactError):
+        encode(loop)
+
+
+def test_keys_are_sorted_by_code_point_not_by_utf16() -> None:
+    # U+FF5E sorts before U+1F600, whose UTF-16 form begins with a smaller unit.
+    assert (
+        encode({"\U0001f600": 1, "\uff5e": 2, "a": 3})
+        == '{"a":3,"\uff5e":2,"\U0001f600":1}'.encode()
+    )

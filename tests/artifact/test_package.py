@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from foreword.artifact import open_artifact, write_artifact
+from foreword.artifact.canonical import encode
 from foreword.artifact.package import from_bytes
 from foreword.errors import ArtifactError, StorageError
 from tests.artifact.samples import sample
@@ -106,6 +111,69 @@ def test_only_regular_files_are_read(written: Path, name: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         open_artifact(written)
     assert caught.value.code == "artifact.not_a_file"
+    real.unlink()
+    real.mkdir()
+    with pytest.raises(ArtifactError) as caught:
+        open_artifact(written)
+    assert caught.value.code == "artifact.not_a_file"
+
+
+def test_a_socket_is_not_read(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (written / "manifest.json").unlink()
+    monkeypatch.chdir(written)  # a socket's path must be short
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind("manifest.json")
+        with pytest.raises(ArtifactError) as caught:
+            open_artifact(written)
+    assert caught.value.code == "artifact.not_a_file"
+
+
+def test_what_the_system_refuses_is_a_storage_error() -> None:
+    with pytest.raises(StorageError) as caught:
+        open_artifact("x" * 5000)
+    assert caught.value.code == "storage.read"
+
+
+def test_overwriting_never_takes_what_is_no_artifact(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious").write_text("mine")
+    (tmp_path / "current").symlink_to(written)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("notes", "home", "current", "dangling"):
+        with pytest.raises(StorageError) as caught:
+            write_artifact(sample(version="2.0.0"), tmp_path / name, overwrite=True)
+        assert caught.value.code == "storage.exists"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert open_artifact(written).digest == sample().digest
+
+
+@pytest.mark.parametrize("name", ["../evil", "notes.txt", "manifest.json"])
+def test_a_companion_is_one_that_readers_allow(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="may not lie beside"):
+        write_artifact(sample(), tmp_path / "made", companions={name: b"x"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_of_gigabytes_makes_no_room_for_them(written: Path) -> None:
+    # 4 GiB of geometry and size, and a file of a few bytes, read with 1 GiB of address space.
+    manifest = json.loads((written / "manifest.json").read_bytes())
+    layer = {"layer": 0, "kv_heads": 16, "key_dim": 256, "value_dim": 256}
+    manifest |= {"geometry": {"decoder": [layer]}, "length": 65_536, "dtype": "float32"}
+    manifest["tensors"]["size"] = 65_536 * 16 * 512 * 4 + 200
+    (written / "manifest.json").write_bytes(encode(manifest))
+    script = (
+        "import resource, sys, numpy\n"
+        "import foreword\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "try: foreword.open_artifact(sys.argv[1])\n"
+        "except foreword.errors.ArtifactError as e: print(e.code)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(written)], capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "artifact.truncated", run.stderr
 
 
 def test_there_is_no_artifact(tmp_path: Path) -> None:
@@ -139,6 +207,29 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(existing: bool, tmp_
     assert [p.name for p in tmp_path.iterdir()] == (["made"] if existing else [])
     if existing:
         assert open_artifact(target).digest == sample().digest
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs to mount")
+def test_a_disk_that_is_really_full_says_so(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount here")
+    try:
+        write_artifact(sample(), disk / "made")
+        filler = (disk / "filler").open("wb", buffering=0)
+        with filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(b"x" * 4096)
+        for target, overwrite in ((disk / "made", True), (disk / "other", False)):
+            with pytest.raises(StorageError) as caught:
+                write_artifact(sample(version="2.0.0"), target, overwrite=overwrite)
+            assert caught.value.code == "storage.full"
+        assert sorted(p.name for p in disk.iterdir()) == ["filler", "made"]
+        assert open_artifact(disk / "made").digest == sample().digest
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_kill_leaves_no_half_artifact(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from foreword.artifact import Geometry, LayerGeometry, PromptFormat, Site, pack
 from foreword.artifact.peft import read_peft, write_peft
+from foreword.artifact.tensors import expected_tensors
 from foreword.errors import ArtifactError, CompatibilityError, ForewordError, StorageError
 from foreword.prefix.attach import attach
 from foreword.prefix.base_model import BaseModel
@@ -121,6 +122,67 @@ def test_what_is_no_prefix_for_this_base_is_refused(tmp_path: Path) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_virtual_tokens": "5"}))
     assert refused(tmp_path / "good", geometry) == "peft.config"
     assert refused(tmp_path / "nowhere", geometry) == "artifact.missing"
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"peft_type": ["x"] * 5000}, "peft.kind"),
+        ({"peft_type": None}, "peft.kind"),
+        ({"num_virtual_tokens": ["x"] * 5000}, "peft.config"),
+        ({"num_virtual_tokens": True}, "peft.config"),
+        ({"num_virtual_tokens": 10**9}, "peft.config"),
+        ({"num_virtual_tokens": 6}, "peft.shape"),
+    ],
+)
+def test_a_config_that_lies_is_refused_in_few_words(
+    changed: dict[str, Any], code: str, tmp_path: Path
+) -> None:
+    base = BaseModel.from_model(tiny("llama"))
+    adapter("llama", tmp_path / "in")
+    config = tmp_path / "in" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **changed}))
+    with pytest.raises(ForewordError) as caught:
+        read_peft(tmp_path / "in", base.geometry)
+    assert caught.value.code == code
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"1" * 9000])
+def test_a_config_that_is_no_config_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(data)
+    assert refused(tmp_path, sample().manifest.geometry) in ("peft.config", "peft.kind")
+
+
+def test_a_far_wider_adapter_belongs_to_another_base(tmp_path: Path) -> None:
+    # More bytes than this base's matrix could have: still not a damaged file.
+    adapter("llama", tmp_path / "in")
+    path = tmp_path / "in" / "adapter_model.safetensors"
+    save_file({"prompt_embeddings": torch.ones(5, 4096)}, path)
+    base = BaseModel.from_model(tiny("llama"))
+    assert refused(tmp_path / "in", base.geometry) == "peft.shape"
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {0: LayerGeometry(1, 2, 2), 1: LayerGeometry(2, 2, 2)},
+        {0: LayerGeometry(1, 2, 2), 2: LayerGeometry(1, 2, 2)},
+        {1: LayerGeometry(1, 2, 2)},
+        {0: LayerGeometry(1, 2, 4)},
+    ],
+    ids=["heads differ", "a layer left out", "the first left out", "key and value differ"],
+)
+def test_layers_peft_cannot_hold_are_not_written(
+    layers: dict[int, LayerGeometry], tmp_path: Path
+) -> None:
+    geometry = Geometry({Site.DECODER: layers})
+    zeros = {s.name: bytes(s.nbytes) for s in expected_tensors(geometry, 2, "float16")}
+    artifact = sample(geometry=geometry, length=2, dtype="float16", tensors=zeros)
+    with pytest.raises(CompatibilityError) as caught:
+        write_peft(artifact, tmp_path / "out")
+    assert caught.value.code == "peft.layers"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_peft_cannot_hold_is_not_written(tmp_path: Path) -> None:

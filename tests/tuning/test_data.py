@@ -49,36 +49,103 @@ def test_all_formats_give_the_same_examples(tmp_path: Path) -> None:
 
 
 BAD = {
-    "not JSON": b"{oops",
+    "not readable as JSON": b"{oops",
+    "the key 'target' occurs twice": b'{"input": "a", "target": "b", "target": "c"}',
     "expected a JSON object": b"[1]",
-    "no value in column 'target'": b'{"input": "a", "target": null}',
+    "column 'target' has no value": b'{"input": "a", "target": null}',
+    "column 'input' has no value": b'{"target": "b"}',
     "column 'target' is empty": b'{"input": "a", "target": " "}',
     "column 'target' holds a list": b'{"input": "a", "target": ["b"]}',
+    "column 'target' holds a bool": b'{"input": "a", "target": true}',
+    "column 'input' has no value ": b'{"input": NaN, "target": "b"}',
+    "half a surrogate pair": b'{"input": "\\ud83d", "target": "b"}',
+    "column 'references' should list texts": b'{"input": "a", "target": "b", "references": [1]}',
     "not UTF-8": b'{"input": "\xff", "target": "b"}',
 }
 
 
+@pytest.mark.parametrize("place", [0, 2, 6])
 @pytest.mark.parametrize("reason", BAD)
-def test_a_bad_row_is_named_by_file_and_line(reason: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_named_by_file_and_line(reason: str, place: int, tmp_path: Path) -> None:
     good = [json.dumps(row).encode() for row in ROWS[:6]]
-    lines = [*good[:2], b"", BAD[reason], *good[2:]]
+    lines = [*good[:place], b"", BAD[reason], *good[place:]]
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(DataError) as caught:
         load(path)
     assert caught.value.code == "data.bad_rows"
-    assert f"{path}:4: " in str(caught.value)
-    assert reason in str(caught.value)
+    assert f"{path}:{place + 2}: " in str(caught.value)
+    assert reason.strip() in str(caught.value)
+    assert "data.bad_rows=skip" in str(caught.value)
     skipped = load(path, bad_rows="skip")
-    assert [row.source for row in skipped.bad_rows] == [f"{path}:4"]
+    assert [row.source for row in skipped.bad_rows] == [f"{path}:{place + 2}"]
     assert len(skipped.train) + len(skipped.held_out) == 6
 
 
-def test_a_csv_row_with_another_number_of_fields_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text('input,target\na,"two\nlines"\nb,c,d\ne,f\n')
-    with pytest.raises(DataError, match=r"rows\.csv:4: expected 2 fields, got 3"):
+def test_many_bad_rows_are_counted_and_the_first_are_shown(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "rows.jsonl", [*ROWS, *({"input": "a", "target": ""} for _ in range(9))]
+    )
+    with pytest.raises(DataError, match=r"^9 bad rows: .*rows\.jsonl:21: .*:25: .*; and 4 more\."):
         load(path)
+
+
+def test_bad_rows_of_the_held_out_file_are_bad_rows_too(tmp_path: Path) -> None:
+    held_out = jsonl(tmp_path / "held.jsonl", [{"input": "a", "target": "b"}, {"input": "c"}])
+    with pytest.raises(DataError, match=r"held\.jsonl:2: column 'target' has no value"):
+        load(ROWS, eval_path=str(held_out))
+    assert len(load(ROWS, eval_path=str(held_out), bad_rows="skip").held_out) == 1
+
+
+BAD_CSV = {
+    "a,b\nc,d,e\n": ("3", "expected 2 fields, got 3"),
+    "a,b\nc\n": ("3", "expected 2 fields, got 1"),
+    'a,"two\nlines"\nb,c,d\n': ("4", "expected 2 fields, got 3"),
+    '"a\nb",\n': ("2", "column 'target' is empty"),
+    'a,b\nc,"open\n': ("3", "not readable as CSV"),
+    "a,\udcff\n": ("2", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("text", BAD_CSV)
+def test_a_bad_csv_row_is_named_by_the_line_it_begins_on(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"input,target\n{text}", encoding="utf-8", errors="surrogateescape")
+    line, reason = BAD_CSV[text]
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"1 bad row: {path}:{line}: {reason}")
+
+
+def test_a_csv_header_that_names_a_column_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("input,target,target\na,b,c\n")
+    with pytest.raises(DataError, match=r"rows\.csv:1 names the column 'target' twice"):
+        load(path)
+
+
+def test_a_missing_number_in_parquet_is_no_text(tmp_path: Path) -> None:
+    table = pa.table({"input": ["a"] * 3, "target": [1.5, float("nan"), None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"parquet:2: column 'target' has no value; .*:3: "):
+        load(tmp_path / "a.parquet")
+
+
+def test_of_several_splits_train_is_used_and_others_are_named(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list(ROWS)
+    assert load(datasets.DatasetDict(train=rows, test=rows)).digest == load(ROWS).digest
+    datasets.DatasetDict(test=rows, dev=rows).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="no split 'train', only 'test', 'dev'"):
+        load(tmp_path / "saved")
+    assert load(tmp_path / "saved" / "dev").digest == load(ROWS).digest
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read")
+def test_a_file_that_cannot_be_read_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "rows.jsonl")
+    assert caught.value.code == "data.unreadable"
 
 
 def test_a_missing_column_names_what_is_there() -> None:
@@ -118,16 +185,32 @@ def test_templates_fill_columns_and_name_what_is_missing() -> None:
     assert load(ROWS, template="{kind}: {input} {{}}").train[0].prompt.startswith("x: in ")
     with pytest.raises(ConfigError, match=r"\{knd\}.*did you mean \{kind\}"):
         load(ROWS, template="{knd}")
+    with pytest.raises(ConfigError, match="is the answer to be learned"):
+        load(ROWS, template="{input} {target}")
     with pytest.raises(ConfigError, match="braces"):
         load(ROWS, template="{input")
     with pytest.raises(ConfigError, match="no chat template"):
         load(ROWS, template="chat")
 
 
+@pytest.mark.parametrize("value", [None, ["x"], float("nan"), True, "\ud83d"])
+def test_a_row_that_cannot_fill_the_template_is_bad(value: object) -> None:
+    rows = [*ROWS[:4], {**ROWS[4], "kind": value}, *ROWS[5:]]
+    with pytest.raises(DataError, match=r"^1 bad row: row:5: column 'kind' "):
+        load(rows, template="{kind}: {input}")
+    assert not load(rows, template="{input}").bad_rows, (
+        "a column that is not used may hold anything"
+    )
+
+
 def test_held_out_rows_can_come_from_a_file_but_not_from_the_training_rows(tmp_path: Path) -> None:
     other = jsonl(tmp_path / "b.jsonl", [{"input": "new", "target": "row"}])
     dataset = load(ROWS, eval_path=str(other))
     assert (len(dataset.train), len(dataset.held_out)) == (20, 1)
+    assert dataset.shared_prompts == 0
+    reworded = jsonl(tmp_path / "d.jsonl", [{**row, "target": "else"} for row in ROWS[:2]])
+    assert load(ROWS, eval_path=str(reworded)).shared_prompts == 2
+    assert load(ROWS, eval_path=str(reworded), limit=1).shared_prompts == 1
     same = jsonl(tmp_path / "c.jsonl", ROWS[:1])
     with pytest.raises(DataError, match="training rows too"):
         load(ROWS, eval_path=str(same))
@@ -152,6 +235,24 @@ def test_duplicates_are_counted_and_stay_on_one_side() -> None:
     assert dataset.duplicates == len(dataset.train) // 2
 
 
+def test_a_row_may_list_all_answers_that_count_as_right() -> None:
+    dataset = load([{**row, "references": ["x", row["target"]]} for row in ROWS])
+    assert dataset.train[0].references == ("x", dataset.train[0].target)
+    assert dataset.digest == load(ROWS).digest, "what is trained on is the same"
+    plain = load([{**row, "references": "see page 3"} for row in ROWS])
+    assert plain.train[0].references == (), "a text of that name is a column like any other"
+
+
+def test_nothing_usable_says_what_is_wrong_with_the_first_row() -> None:
+    with pytest.raises(DataError, match=r"all 3 are bad \(first row:1: column 'input' is empty\)"):
+        load([{"input": " ", "target": "b"}] * 3, bad_rows="skip")
+
+
+def test_the_order_of_keys_changes_nothing() -> None:
+    turned = [dict(reversed(row.items())) for row in ROWS]
+    assert load(turned).digest == load(ROWS).digest
+
+
 @given(
     st.lists(st.integers(0, 30), min_size=4, max_size=60).filter(lambda p: len(set(p)) > 3),
     st.floats(0.05, 0.5),
@@ -163,7 +264,8 @@ def test_a_split_is_disjoint_stable_and_never_empty(
     examples = [Example(str(p), "t", f"row:{i}", {}) for i, p in enumerate(prompts)]
     train, held_out = split(examples, fraction, seed)
     assert train
-    assert held_out
+    distinct = len(set(prompts))
+    assert len({e.prompt for e in held_out}) == max(1, round(fraction * distinct))
     assert {e.source for e in train} | {e.source for e in held_out} == {e.source for e in examples}
     assert not {e.prompt for e in train} & {e.prompt for e in held_out}
     assert (train, held_out) == split(examples, fraction, seed)

@@ -91,7 +91,8 @@ class Fields:
         """Refuse what is left: a field we do not know may change what the others mean."""
         if self._left:
             name = min(self._left)
-            refuse(f"{self._path}.{name[:80]}", "manifest.unknown_field", "the field is not known")
+            # repr: the name comes from the file and must not steer a terminal
+            refuse(self._path, "manifest.unknown_field", f"the field {name[:80]!r} is not known")
 
     def _list(self, name: str, most: int) -> list[Any]:
         values = self._take(name)

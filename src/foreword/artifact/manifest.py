@@ -30,15 +30,20 @@ MAX_LAYERS = 1_024
 MAX_HEADS = 1_024
 MAX_DIM = 4_096
 MAX_TENSOR_BYTES = 4 << 30
+MAX_TENSOR_HEADER = 1 << 20
 MAX_PROBES = 16
 MAX_PROBE_TOKENS = 4_096
 
 _PART = r"[a-z0-9][a-z0-9._-]{0,62}"
 _NAME = re.compile(rf"{_PART}(/{_PART})?")
-_NUMBER = r"(0|[1-9]\d{0,8})"
+_NUMBER = r"(0|[1-9][0-9]{0,8})"  # not \d, which takes the digits of every script
+_RELEASE = r"(0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _VERSION = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-[0-9A-Za-z.-]{{1,64}})?(\+[0-9A-Za-z.-]{{1,64}})?"
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
+    rf"(-(?=[0-9A-Za-z.-]{{1,64}}(\+|$)){_RELEASE}(\.{_RELEASE})*)?"
+    r"(\+(?=[0-9A-Za-z.-]{1,64}$)[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
 )
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,8 @@ def _check_sizes(manifest: Manifest) -> None:
     total = tensor_bytes(manifest.geometry, manifest.length, manifest.dtype)
     if total > MAX_TENSOR_BYTES:
         refuse("length", "manifest.too_large", f"the tensors would take {total} bytes")
-    if manifest.tensors.size < total:
+    # Both ways: a reader makes room for as many bytes as the manifest says.
+    if not total <= manifest.tensors.size <= total + 8 + MAX_TENSOR_HEADER:
         refuse(
             "tensors.size", "manifest.tensor_size",
             f"the geometry needs {total} bytes of numbers, the file has {manifest.tensors.size}",
@@ -229,6 +235,8 @@ def _from_json(value: Any) -> Manifest:
 
 def _time(text: str) -> str:
     try:
+        if not _TIME.fullmatch(text):  # strptime also takes 2026-1-1 and digits of other scripts
+            raise ValueError
         datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         refuse("created", "manifest.created", f"expected 2026-01-31T12:00:00Z, got {text[:40]!r}")
@@ -263,9 +271,11 @@ def _geometry(fields: Fields) -> Geometry:
             )
             entry.done()
             last = index
+        if not layers:  # the same as leaving the site out, which is the one way to say it
+            refuse(f"geometry.{site}", "manifest.empty", "expected at least one layer, got none")
         sites[site] = layers
     fields.done()
-    if not any(sites.values()):
+    if not sites:
         refuse("geometry", "manifest.empty", "expected at least one site with one layer, got none")
     return Geometry(sites)
 
@@ -279,7 +289,8 @@ def _prompt(fields: Fields) -> PromptFormat:
 
 def _tensor_file(fields: Fields) -> TensorFile:
     file = TensorFile(
-        Digest.parse(fields.text("sha256")), fields.integer("size", 1, MAX_TENSOR_BYTES + (1 << 20))
+        Digest.parse(fields.text("sha256")),
+        fields.integer("size", 1, MAX_TENSOR_BYTES + 8 + MAX_TENSOR_HEADER),
     )
     fields.done()
     return file
@@ -292,8 +303,8 @@ def _probe(fields: Fields) -> Probe:
         fields.numbers("logits", MAX_PROBE_TOKENS),
     )
     fields.done()
-    if not probe.input_ids or len(probe.logit_ids) != len(probe.logits):
-        refuse("probes", "manifest.probe", "expected an input and one logit per logit id")
+    if not probe.input_ids or not probe.logits or len(probe.logit_ids) != len(probe.logits):
+        refuse("probes", "manifest.probe", "expected an input, and one logit per logit id")
     if not all(math.isfinite(logit) for logit in probe.logits):
         refuse("probes", "manifest.probe", "expected finite logits")
     return probe

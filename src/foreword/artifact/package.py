@@ -119,12 +119,16 @@ def open_artifact(directory: str | Path) -> Artifact:
         StorageError: the disk refused.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+        strangers = _strangers(directory) if there else set()
+    except OSError as e:
+        raise StorageError(f"{directory} cannot be read ({e.strerror})", code="storage.read") from e
+    if not there:
         raise ArtifactError(
             f"there is no artifact at {directory}; expected a directory with {MANIFEST} and {TENSORS}",
             code="artifact.missing",
         )
-    strangers = {entry.name for entry in directory.iterdir()} - {MANIFEST, TENSORS} - COMPANIONS
     if strangers:
         raise ArtifactError(
             f"{directory} holds {min(strangers)!r}, which does not belong to an artifact; move it away",
@@ -145,20 +149,26 @@ def write_artifact(
     """Write an artifact; the directory appears whole or not at all.
 
     `companions` are files for people that lie beside it (`COMPANIONS`). With `overwrite`, what was
-    there before stays until the new one is on disk.
+    there before stays until the new one is on disk; only a directory with nothing but an artifact's
+    files is ever replaced.
 
     Raises:
         StorageError: the directory exists, or the disk refused; nothing was written.
+        ValueError: a companion has a name that readers refuse.
     """
     target = Path(directory)
-    if target.exists() and not overwrite:
-        raise StorageError(
-            f"{target} exists already; choose another directory or move it away",
-            code="storage.exists",
-        )
+    if wrong := set(companions or {}) - COMPANIONS:
+        raise ValueError(f"{min(wrong)!r} may not lie beside an artifact")
     files = {MANIFEST: artifact.manifest_bytes, TENSORS: artifact.tensor_bytes}
     draft: Path | None = None
     try:
+        if os.path.lexists(target) and not (overwrite and _is_ours(target)):
+            raise StorageError(
+                f"{target} exists already"
+                + (" and is not an artifact" if overwrite else "")
+                + "; choose another directory or move it away",
+                code="storage.exists",
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         for name, data in {**(companions or {}), **files}.items():
@@ -184,6 +194,16 @@ def _specs(manifest: Manifest) -> tuple[tensor_file.TensorSpec, ...]:
     return tensor_file.expected_tensors(manifest.geometry, manifest.length, manifest.dtype)
 
 
+def _strangers(directory: Path) -> set[str]:
+    """Names in a directory that no artifact has."""
+    return {entry.name for entry in directory.iterdir()} - {MANIFEST, TENSORS} - COMPANIONS
+
+
+def _is_ours(target: Path) -> bool:
+    """True for a directory that holds nothing else, so that replacing it loses nothing else."""
+    return target.is_dir() and not target.is_symlink() and not _strangers(target)
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of a regular file; links, pipes and devices are refused."""
     try:
@@ -193,12 +213,17 @@ def read_bounded(path: Path, limit: int) -> bytes:
     except OSError as e:
         if e.errno == errno.ELOOP:
             raise ArtifactError(f"{path} is a link; expected a file", code="artifact.link") from e
+        if e.errno == errno.ENXIO:  # a socket
+            raise _not_a_file(path) from e
         raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):  # before fdopen, which refuses directories
+        os.close(descriptor)
+        raise _not_a_file(path)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ArtifactError(f"{path} is not a regular file", code="artifact.not_a_file")
         try:
-            data = file.read(limit + 1)
+            # Room for what is there, not for what a manifest claims.
+            data = file.read(min(limit, found.st_size) + 1)
         except OSError as e:
             raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
     if len(data) > limit:
@@ -206,6 +231,10 @@ def read_bounded(path: Path, limit: int) -> bytes:
             f"{path} has more than the {limit} bytes it should have", code="artifact.trailing"
         )
     return data
+
+
+def _not_a_file(path: Path) -> ArtifactError:
+    return ArtifactError(f"{path} is not a regular file", code="artifact.not_a_file")
 
 
 def _write_through(path: Path, data: bytes) -> None:

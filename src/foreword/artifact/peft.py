@@ -58,7 +58,7 @@ def read_peft(directory: str | Path, base: Geometry) -> PeftPrefix:
     length = config.get("num_virtual_tokens")
     if type(length) is not int or not 1 <= length <= MAX_LENGTH:
         raise ArtifactError(
-            f"{CONFIG}: num_virtual_tokens should be 1 to {MAX_LENGTH}, got {length!r}",
+            f"{CONFIG}: num_virtual_tokens should be 1 to {MAX_LENGTH}, got {str(length)[:80]!r}",
             code="peft.config",
         )
     if not (directory / WEIGHTS).exists():
@@ -130,7 +130,7 @@ def _config(directory: Path) -> dict[str, Any]:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in _KINDS:
         raise ArtifactError(
-            f"{directory} holds a PEFT adapter of type {kind}; expected {' or '.join(_KINDS)}",
+            f"{directory} holds a PEFT adapter of type {str(kind)[:80]!r}; expected {' or '.join(_KINDS)}",
             code="peft.kind",
         )
     return dict(config)
@@ -152,7 +152,10 @@ def _uniform(geometry: Geometry) -> list[LayerGeometry]:
 
 def _matrix(path: Path, length: int, width: int) -> tuple[NDArray[Any], Dtype]:
     """The one tensor of an adapter file, as unsigned integers of the same size."""
-    data = read_bounded(path, 4 * length * width + 4096)
+    try:
+        data = read_bounded(path, 4 * length * width + 4096)
+    except ArtifactError as e:
+        raise _mismatch(e, length, width) from e
     problems = []
     for dtype in ("float32", "bfloat16", "float16"):
         spec = TensorSpec(MATRIX, dtype, (length, width))
@@ -168,7 +171,7 @@ def _matrix(path: Path, length: int, width: int) -> tuple[NDArray[Any], Dtype]:
 
 
 def _mismatch(error: ArtifactError, length: int, width: int) -> ArtifactError | CompatibilityError:
-    if error.code in ("tensor.shape", "tensor.offsets"):
+    if error.code in ("tensor.shape", "tensor.offsets", "artifact.trailing"):
         return CompatibilityError(
             f"the adapter does not fit this base: expected {MATRIX} of [{length}, {width}] ({error})",
             code="peft.shape",

@@ -15,10 +15,9 @@ from typing import Any, NoReturn
 
 from foreword.artifact.canonical import encode
 from foreword.artifact.geometry import Geometry
-from foreword.artifact.manifest import ITEM_SIZE
+from foreword.artifact.manifest import ITEM_SIZE, MAX_TENSOR_HEADER
 from foreword.errors import ArtifactError
 
-_MAX_HEADER = 1 << 20
 _HEADER_BYTES_PER_TENSOR = 160
 """More than the longest entry: a name, a type, three dimensions, two offsets and some spaces."""
 _TYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -115,7 +114,7 @@ def _header_end(buffer: bytes, count: int) -> int:
         _refuse("truncated", f"expected a header length of 8 bytes, the file has {len(buffer)}")
     size = int.from_bytes(buffer[:8], "little")
     # Bounded by what this many tensors can need, before any JSON is read.
-    limit = min(_MAX_HEADER, 64 + count * _HEADER_BYTES_PER_TENSOR)
+    limit = min(MAX_TENSOR_HEADER, 64 + count * _HEADER_BYTES_PER_TENSOR)
     if size > limit:
         _refuse(
             "header_size", f"the header claims {size} bytes, {count} tensors need at most {limit}"
@@ -127,7 +126,7 @@ def _header_end(buffer: bytes, count: int) -> int:
 
 def _header(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError) as e:
         raise ArtifactError(
             f"the tensor file's header is not valid JSON ({str(e)[:120]})", code="tensor.header"
@@ -142,6 +141,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("the same name twice")
     return result
+
+
+def _integer(text: str) -> int:
+    if text == "-0":  # other parsers read it as a float and refuse the file
+        raise ValueError("-0 is not an offset or a dimension")
+    return int(text)
 
 
 def _same_names(names: set[str], specs: Sequence[TensorSpec]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from string import Formatter
 
@@ -39,19 +39,30 @@ def render(
     """
     if prompt.kind == "chat":
         return _chat(columns, tokenizer)
-    try:
-        parts = list(Formatter().parse(prompt.template))
-    except ValueError as e:
-        raise ConfigError(
-            f"the template {prompt.template!r} cannot be read ({e}); write {{{{ and }}}} for braces",
-            code="prompt.template",
-        ) from e
     text = []
-    for literal, place, _, _ in parts:
+    for literal, place in _parts(prompt.template):
         text.append(literal)
         if place is not None:
             text.append(_column(place, columns))
     return "".join(text)
+
+
+def places(prompt: PromptFormat) -> tuple[str, ...]:
+    """The columns a format asks for."""
+    if prompt.kind == "chat":
+        return ("input",)
+    return tuple(place for _, place in _parts(prompt.template) if place is not None)
+
+
+def require_places(prompt: PromptFormat, columns: Collection[str]) -> None:
+    """Refuse a format that asks for a column which is not among `columns`.
+
+    Raises:
+        ConfigError: names the place and the nearest column (code `prompt.column`).
+    """
+    for place in places(prompt):
+        if place not in columns:
+            raise _no_column(place, columns)
 
 
 def encode_prompt(
@@ -70,12 +81,35 @@ def encode_prompt(
     return ids
 
 
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    """Literal text, and the place that follows it if there is one."""
+    try:
+        parsed = list(Formatter().parse(template))
+    except ValueError as e:
+        raise ConfigError(
+            f"the template {template!r} cannot be read ({e}); write {{{{ and }}}} for braces",
+            code="prompt.template",
+        ) from e
+    for _, place, form, conversion in parsed:
+        if form or conversion:
+            raise ConfigError(
+                f"the template has more than a column's name in the place {{{place}...}}; only "
+                f"{{{place}}} is possible",
+                code="prompt.template",
+            )
+    return [(literal, place) for literal, place, _, _ in parsed]
+
+
 def _column(place: str, columns: Mapping[str, str]) -> str:
     if place in columns:
         return columns[place]
-    near = get_close_matches(place, list(columns), n=1)
+    raise _no_column(place, columns)
+
+
+def _no_column(place: str, columns: Collection[str]) -> ConfigError:
+    near = get_close_matches(place, columns, n=1)
     hint = f"did you mean {{{near[0]}}}?" if near else f"columns are {', '.join(columns)}"
-    raise ConfigError(
+    return ConfigError(
         f"the template has a place {{{place}}}, but there is no such column; {hint}",
         code="prompt.column",
     )

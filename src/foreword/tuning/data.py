@@ -1,45 +1,27 @@
-"""Rows become examples: columns, prompt, held-out split, and a digest of exactly what is used."""
+"""A dataset: which rows train, which are held out, and a digest of exactly what is used."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from foreword.artifact import Digest, PromptFormat
+from foreword.artifact import Digest
 from foreword.errors import DataError
-from foreword.prefix.prompts import chosen_format, render
-from foreword.tuning.formats import RawRow, read_rows
+from foreword.prefix.prompts import chosen_format
+from foreword.tuning.formats import read_rows
 from foreword.tuning.recipe import DataSettings
+from foreword.tuning.rows import BadRow, Example, to_examples
+
+__all__ = ["BadRow", "Dataset", "Example", "digest", "load_dataset", "split"]
 
 _DOMAIN = b"foreword.dataset/1"
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row: what the model reads and what it should answer."""
-
-    prompt: str
-    target: str
-    source: str
-    """`file:line`."""
-    columns: Mapping[str, str]
-    """The row's columns as text, `input` among them."""
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used, and why."""
-
-    source: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,9 @@ class Dataset:
     bad_rows: tuple[BadRow, ...] = ()
     """Rows that were left out because the policy says `skip`."""
     duplicates: int = 0
-    """Rows that say exactly what an earlier row says."""
+    """Training rows that say exactly what an earlier training row says."""
+    shared_prompts: int = 0
+    """Held-out rows of a `data.eval_path` whose prompt training has too, with another answer."""
 
 
 def load_dataset(
@@ -73,29 +57,27 @@ def load_dataset(
             the message names file and line.
     """
     prompt = chosen_format(settings.template, tokenizer)
-    good, bad = _examples(read_rows(data), settings, prompt, tokenizer)
+    good, bad = to_examples(read_rows(data), settings, prompt, tokenizer)
+    bad_held_out: list[BadRow] = []
     if settings.eval_path is not None:
-        held_out, bad_held_out = _examples(
+        held_out, bad_held_out = to_examples(
             read_rows(settings.eval_path), settings, prompt, tokenizer
         )
-        bad += bad_held_out
         train = good[: settings.limit]
-        _require_apart(train, held_out)
-    _refuse_bad(bad, settings)
+    _refuse_bad([*bad, *bad_held_out], settings)
     if not good:
-        raise DataError(
-            f"there are no rows in {_name(data)}; nothing can be trained", code="data.empty"
-        )
+        raise _nothing(_name(data), bad)
     if settings.eval_path is None:
         train, held_out = split(good[: settings.limit], settings.eval_fraction, seed)
     if not held_out:
-        raise DataError(f"there are no rows in {settings.eval_path}", code="data.empty")
+        raise _nothing(str(settings.eval_path), bad_held_out)
     return Dataset(
         tuple(train),
         tuple(held_out),
         digest([*train, *held_out], len(train)),
-        tuple(bad),
-        len(train) - len({(e.prompt, e.target) for e in train}),
+        (*bad, *bad_held_out),
+        duplicates=len(train) - len({(e.prompt, e.target) for e in train}),
+        shared_prompts=_shared_prompts(train, held_out),
     )
 
 
@@ -129,60 +111,6 @@ def digest(examples: Sequence[Example], train_count: int) -> Digest:
     return Digest(state.hexdigest())
 
 
-def _examples(
-    rows: Iterable[RawRow],
-    settings: DataSettings,
-    prompt: PromptFormat,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> tuple[list[Example], list[BadRow]]:
-    good: list[Example] = []
-    bad: list[BadRow] = []
-    columns_known = False
-    for row in rows:
-        values = row.values
-        problem = row.problem
-        if values is not None:
-            if not columns_known:
-                _require_columns(values, settings, row.source)
-                columns_known = True
-            problem = _problem(values, settings)
-        if problem is not None or values is None:
-            bad.append(BadRow(row.source, problem or "not a row"))
-            continue
-        columns = {
-            k: v if isinstance(v, str) else str(v) for k, v in values.items() if v is not None
-        }
-        columns["input"] = columns[settings.input]
-        text = render(prompt, columns, tokenizer)
-        good.append(Example(text, columns[settings.target], row.source, columns))
-    return good, bad
-
-
-def _require_columns(values: Mapping[str, Any], settings: DataSettings, source: str) -> None:
-    for key, column in (("data.input", settings.input), ("data.target", settings.target)):
-        if column not in values:
-            near = get_close_matches(column, list(values), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"name it with {key}"
-            raise DataError(
-                f"{source} has no column {column!r}; found {', '.join(map(repr, values))}; {hint}",
-                code="data.missing_column",
-            )
-
-
-def _problem(values: Mapping[str, Any], settings: DataSettings) -> str | None:
-    for column in (settings.input, settings.target):
-        value = values.get(column)
-        if value is None:
-            return f"no value in column {column!r}"
-        if not isinstance(value, str | int | float):
-            return f"column {column!r} holds a {type(value).__name__}, expected text"
-        if not str(value).strip():
-            return f"column {column!r} is empty"
-        if any("\ud800" <= letter <= "\udfff" for letter in str(value)):
-            return f"column {column!r} holds half a surrogate pair, which is no text"
-    return None
-
-
 def _refuse_bad(bad: Sequence[BadRow], settings: DataSettings) -> None:
     if bad and settings.bad_rows == "refuse":
         shown = "; ".join(f"{row.source}: {row.reason}" for row in bad[:_SHOWN])
@@ -194,7 +122,8 @@ def _refuse_bad(bad: Sequence[BadRow], settings: DataSettings) -> None:
         )
 
 
-def _require_apart(train: Sequence[Example], held_out: Sequence[Example]) -> None:
+def _shared_prompts(train: Sequence[Example], held_out: Sequence[Example]) -> int:
+    """Held-out rows with a prompt that training has too; with the same answer they are refused."""
     known = {(example.prompt, example.target) for example in train}
     both = [e for e in held_out if (e.prompt, e.target) in known]
     if both:
@@ -203,6 +132,18 @@ def _require_apart(train: Sequence[Example], held_out: Sequence[Example]) -> Non
             "loss over them would mean nothing",
             code="data.leak",
         )
+    prompts = {prompt for prompt, _ in known}
+    return sum(example.prompt in prompts for example in held_out)
+
+
+def _nothing(name: str, bad: Sequence[BadRow]) -> DataError:
+    if bad:
+        return DataError(
+            f"no row of {name} can be used: all {len(bad)} are bad (first {bad[0].source}: "
+            f"{bad[0].reason})",
+            code="data.empty",
+        )
+    return DataError(f"there are no rows in {name}; nothing can be trained", code="data.empty")
 
 
 def _name(data: Any) -> str:

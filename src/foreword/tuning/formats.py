@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from foreword.errors import DataError
 
@@ -35,7 +35,7 @@ def read_rows(data: Any) -> Iterator[RawRow]:
         text = str(data)
         return _hub(text.removeprefix(HUB)) if text.startswith(HUB) else _file(Path(text))
     if isinstance(data, Iterable):
-        return _memory(data)
+        return _memory(_one_split(data, "the dataset"))
     raise DataError(
         f"expected a path, hf:NAME, a dataset or a list of rows, got {type(data).__name__}",
         code="data.kind",
@@ -65,13 +65,20 @@ def _file(path: Path) -> Iterator[RawRow]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str, bool]]:
     """Lines, their numbers, and whether they are UTF-8; what is not is replaced by U+FFFD."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            encoding = "utf-8-sig" if number == 1 else "utf-8"
-            try:
-                yield number, line.decode(encoding), True
-            except UnicodeDecodeError:
-                yield number, line.decode(encoding, "replace"), False
+    for number, line in enumerate(_raw_lines(path), 1):
+        encoding = "utf-8-sig" if number == 1 else "utf-8"
+        try:
+            yield number, line.decode(encoding), True
+        except UnicodeDecodeError:
+            yield number, line.decode(encoding, "replace"), False
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as e:
+        raise DataError(f"{path} cannot be read ({e.strerror})", code="data.unreadable") from e
 
 
 def _jsonl(path: Path) -> Iterator[RawRow]:
@@ -85,12 +92,21 @@ def _jsonl(path: Path) -> Iterator[RawRow]:
 
 def _json_row(source: str, line: str) -> RawRow:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError) as e:
-        return RawRow(source, None, f"not JSON ({e})")
+        return RawRow(source, None, f"not readable as JSON ({e})")
     if not isinstance(value, dict):
         return RawRow(source, None, f"expected a JSON object, got a {type(value).__name__}")
     return RawRow(source, value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in values if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return values
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
@@ -120,11 +136,20 @@ def _csv(path: Path, delimiter: str) -> Iterator[RawRow]:
         elif not row:
             continue  # a blank line
         elif header is None:
-            header = row
+            header = _header(row, source)
         elif len(row) != len(header):
             yield RawRow(source, None, f"expected {len(header)} fields, got {len(row)}")
         else:
             yield RawRow(source, dict(zip(header, row, strict=True)))
+
+
+def _header(names: list[str], source: str) -> list[str]:
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{source} names the column {twice[0]!r} twice; rename one", code="data.header"
+        )
+    return names
 
 
 def _parquet(path: Path) -> Iterator[RawRow]:
@@ -151,9 +176,19 @@ def _saved_dataset(path: Path) -> Iterator[RawRow]:
             f"{path} is a directory, but not one saved by `datasets` ({e}); name a file",
             code="data.format",
         ) from e
-    return _memory(
-        loaded["train"] if "train" in getattr(loaded, "keys", list)() else loaded, str(path)
-    )
+    return _memory(_one_split(loaded, str(path)), str(path))
+
+
+def _one_split(data: Any, name: str) -> Iterable[Any]:
+    """`data`, or its split `train` where it is a mapping of splits."""
+    if not isinstance(data, Mapping):
+        return cast("Iterable[Any]", data)
+    if "train" not in data:
+        raise DataError(
+            f"{name} has no split 'train', only {', '.join(map(repr, data))}; name one of them",
+            code="data.split",
+        )
+    return cast("Iterable[Any]", data["train"])
 
 
 def _hub(name: str) -> Iterator[RawRow]:
