@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from foreword.artifact import write_artifact
+from foreword.cli.generate import _write
 from tests.artifact.samples import sample
 from tests.tiny import shouting, tiny, tokenizer
 
@@ -136,6 +137,19 @@ def test_rows_choose_their_own_prefix_in_one_batch(place: Path) -> None:
     assert answers[1]["digest"] is None
     assert answers[0]["text"] != answers[1]["text"]
     assert [p.name for p in out.parent.iterdir()] == ["answers.jsonl"]
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "answers"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _write(pipe, "one\n")
+        assert os.read(reader, 100) == b"one\n"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert [p.name for p in tmp_path.iterdir()] == ["answers"]
 
 
 def test_generation_is_repeatable_with_a_seed(place: Path) -> None:

@@ -128,6 +128,10 @@ def _deliver(rows: list[dict[str, Any]], file: Path | None) -> None:
 def _write(file: Path, text: str) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
+        if file.exists() and not file.is_file():
+            # A pipe or a device is written to; renaming over it would replace it by a file.
+            file.write_text(text, encoding="utf-8")
+            return
         file.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(text, encoding="utf-8")
         draft.replace(file)
