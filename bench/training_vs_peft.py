@@ -28,6 +28,7 @@ from foreword.prefix.base_model import BaseModel, load_base
 from foreword.prefix.bases import demo_base
 from foreword.tuning.data import Example
 from foreword.tuning.encoders import build_encoder
+from foreword.tuning.gates import lean_gates
 from foreword.tuning.memory import checkpointed
 from foreword.tuning.objective import forward_backward
 from foreword.tuning.recipe import PrefixSettings
@@ -63,7 +64,8 @@ def our_step(base: BaseModel, rows: Sequence[TokenRow]) -> Step:
 
     def step(batch: Sequence[TokenRow]) -> None:
         optimizer.zero_grad()
-        forward_backward(base, encoder(), batch, 1.0 / sum(len(r.target) for r in batch))
+        with lean_gates(base):
+            forward_backward(base, encoder(), batch, 1.0 / sum(len(r.target) for r in batch))
         clip_grad_norm_(encoder.parameters(), 1.0)
         optimizer.step()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,8 @@ class Packing:
     def unpack(self, flat: Tensor) -> Tensor:
         """`[1, head, sum(lengths), dim]` to `[row, head, longest, dim]`, padded with zeros."""
         heads, dim = flat.shape[1], flat.shape[3]
-        padded = flat.new_zeros(self.rows * self.longest, heads, dim)
-        padded = padded.index_copy(0, self.index, flat[0].transpose(0, 1))
+        size = self.rows * self.longest
+        padded: Tensor = _Spread.apply(flat[0].transpose(0, 1), self.index, size)
         return padded.view(self.rows, self.longest, heads, dim).transpose(1, 2)
 
     def pack(self, padded: Tensor) -> Tensor:
@@ -66,3 +67,19 @@ class Packing:
                 mask = mask.triu(1 - window)
             self._masks[window] = mask[None, None]
         return self._masks[window]
+
+
+class _Spread(torch.autograd.Function):
+    """Rows of a tensor put at `index` of a larger one, zeros elsewhere.
+
+    torch's own `index_copy` would keep its source for the backward pass only to know its shape.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        ctx.index = index
+        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, index, rows)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return upstream.index_select(0, ctx.index), None, None

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
@@ -27,6 +28,8 @@ from foreword.prefix.packing import Packing
 SDPA = "foreword_sdpa"
 EAGER = "foreword_eager"
 _ATTRIBUTE = "foreword_slot"
+_UNUSUAL = {"position_bias", "softcap", "cache"}
+"""What transformers' own function has to handle."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +278,27 @@ def _extend_bias(slot: Slot, bias: Tensor, width: int) -> Tensor:
 
 
 def _sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    return prefix_attention(sdpa_attention_forward, module, *args, **kwargs)
+    return prefix_attention(_own_sdpa, module, *args, **kwargs)
+
+
+def _own_sdpa(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' SDPA, but on a CPU grouped heads share keys and values instead of copying them.
+
+    transformers copies them wherever there is a mask, because other devices would leave their fast
+    kernels; the CPU's takes both, gives the same bits, and a training step then keeps a third.
+    """
+    grouped = query.shape[1] != key.shape[1] and query.shape[2] > 1 and mask is not None
+    if not grouped or query.device.type != "cpu" or set(kwargs) & _UNUSUAL:
+        output: tuple[Tensor, Tensor | None]
+        output = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        return output
+    attended = F.scaled_dot_product_attention(
+        query, key, value, mask, scale=kwargs.get("scaling"), enable_gqa=True,
+        dropout_p=kwargs.get("dropout", 0.0),
+    )  # fmt: skip
+    return attended.transpose(1, 2).contiguous(), None
 
 
 def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:

@@ -24,6 +24,7 @@ from foreword.tuning.checkpoints import RunIdentity, RunState, load_checkpoint, 
 from foreword.tuning.checks import Outcome, judge, require_gradients
 from foreword.tuning.data import Dataset
 from foreword.tuning.encoders import Encoder, build_encoder
+from foreword.tuning.gates import lean_gates
 from foreword.tuning.memory import checkpointed, precision
 from foreword.tuning.objective import forward_backward, mean_loss
 from foreword.tuning.recipe import Recipe
@@ -98,7 +99,7 @@ def train(
         data=dataset.digest,
         workplace=out.with_name(out.name + ".partial"),
     )
-    with checkpointed(base, recipe.train.gradient_checkpointing):
+    with lean_gates(base), checkpointed(base, recipe.train.gradient_checkpointing):
         run.to_the_end(progress)
     prefix = run.best_prefix().to(dtype=DTYPES[recipe.prefix.dtype])
     outcome = judge(
