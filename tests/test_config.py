@@ -81,6 +81,11 @@ def test_a_file_that_is_no_settings_file_is_refused(text: str, part: str, tmp_pa
     assert part in fails(text=text, tmp_path=tmp_path)
 
 
+def test_an_impossible_date_is_an_error_of_the_user(tmp_path: Path) -> None:
+    assert "not valid YAML" in fails(text="seed: 2026-13-01\n", tmp_path=tmp_path)
+    assert "not readable" in fails("train.steps=2026-13-01")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(Recipe, tmp_path / "none.yaml")

@@ -50,7 +50,7 @@ def _read(file: Path) -> dict[str, Any]:
         values = _UniqueKeys(file.read_text(encoding="utf-8")).get_single_data()
     except OSError as e:
         raise ConfigError(f"{file} cannot be read ({e.strerror})", code="config.file") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError) as e:  # a date such as 2026-13-01 is a ValueError
         reason = " ".join(str(e).split())
         raise ConfigError(f"{file} is not valid YAML: {reason}", code="config.yaml") from e
     if values is None:
@@ -90,7 +90,7 @@ def _override(text: str) -> tuple[list[str], Any]:
         )
     try:
         return key.strip().split("."), yaml.safe_load(value)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:
         raise ConfigError(f"--set {text}: the value is not readable", code="config.override") from e
 
 
