@@ -9,7 +9,11 @@
     ├── CompatibilityError   both sides are sound but do not belong together
     │   └── UnsupportedModel   this base model cannot carry a prefix, and why
     ├── TrainingError        a run was stopped because its result would be useless
-    └── StorageError         the disk or the network refused; nothing was half written
+    ├── StorageError         the disk or the network refused; nothing was half written
+    ├── TrustError           nobody we trust vouches for these bytes: sign them, or change the policy
+    └── RegistryError        the registry refuses, and its state says why
+        ├── Conflict           somebody changed the same thing first: look again, then decide again
+        └── NotFound           there is no such name, version, alias or digest
 
 An error is one readable sentence that says what was expected, what came and what to do. `code` is a
 stable machine-readable name (`artifact.truncated`); `exit_code` is what the command line returns.
@@ -68,3 +72,21 @@ class TrainingError(ForewordError):
 class StorageError(ForewordError):
     exit_code = 6
     default_code = "storage"
+
+
+class TrustError(ForewordError):
+    exit_code = 7
+    default_code = "trust"
+
+
+class RegistryError(ForewordError):
+    exit_code = 8
+    default_code = "registry"
+
+
+class Conflict(RegistryError):
+    default_code = "registry.conflict"
+
+
+class NotFound(RegistryError):
+    default_code = "registry.not_found"

@@ -139,10 +139,22 @@ def test_values_out_of_bounds_are_refused(field: str, value: Any, code: str) -> 
 
 def test_a_geometry_too_large_to_keep_is_refused() -> None:
     largest = {"kv_heads": 1024, "key_dim": 4096, "value_dim": 4096}
-    layers = [{"layer": i, **largest} for i in range(1024)]
+    layers = [{"layer": i, **largest} for i in range(512)]
     with pytest.raises(ArtifactError) as caught:
         Manifest.from_bytes(encode({**GOOD, "geometry": {"decoder": layers}, "length": 65_536}))
     assert caught.value.code == "manifest.too_large"
+
+
+def test_more_tensors_than_a_reader_can_go_through_at_once_are_refused() -> None:
+    layers = [{"layer": i, "kv_heads": 1, "key_dim": 1, "value_dim": 1} for i in range(512)]
+    allowed = {**GOOD, "geometry": {"decoder": layers}, "length": 1}
+    allowed["tensors"] = {**GOOD["tensors"], "size": 10_000}
+    assert len(Manifest.from_bytes(encode(allowed)).geometry.sites["decoder"]) == 512
+    with pytest.raises(ArtifactError) as caught:
+        Manifest.from_bytes(
+            encode({**allowed, "geometry": {"decoder": layers, "cross": layers[:1]}})
+        )
+    assert caught.value.code == "manifest.range"
 
 
 def test_a_field_name_cannot_steer_a_terminal() -> None:

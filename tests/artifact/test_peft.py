@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,31 @@ def test_layers_peft_cannot_hold_are_not_written(
     with pytest.raises(CompatibilityError) as caught:
         write_peft(artifact, tmp_path / "out")
     assert caught.value.code == "peft.layers"
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL = (
+    "import resource, signal, sys\n"
+    "from foreword.artifact import Geometry, LayerGeometry, Site\n"
+    "from foreword.artifact.peft import write_peft\n"
+    "from foreword.errors import StorageError\n"
+    "from tests.artifact.samples import sample\n"
+    "layer = LayerGeometry(1, 16, 16)\n"
+    "zeros = {f'decoder.0.{part}': bytes(1024) for part in ('key', 'value')}\n"
+    "artifact = sample(geometry=Geometry({Site.DECODER: {0: layer}}), length=16, tensors=zeros)\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))\n"
+    "try: write_peft(artifact, sys.argv[1])\n"
+    "except StorageError as e: print(e.code)\n"
+)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left_on_it(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "out")],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.stdout.strip() == "storage.full", run.stderr
     assert list(tmp_path.iterdir()) == []
 
 

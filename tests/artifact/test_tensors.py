@@ -133,6 +133,13 @@ def test_a_flood_of_empty_tensors_is_refused_before_it_is_read() -> None:
     assert time.perf_counter() - began < 0.05
 
 
+@pytest.mark.parametrize("field", ["dtype", "shape", "data_offsets"])
+def test_a_message_does_not_steer_the_terminal(field: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        parse(built(edited(**{field: "\x1b[2J\n\u202e"})), SPECS)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("dtype", "bits"),
     [

@@ -63,6 +63,23 @@ class Fields:
             )  # fmt: skip
         return value
 
+    def number(self, name: str, least: float, most: float) -> float:
+        value = self._take(name)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self._wrong(name, "a number", value)
+        if not least <= value <= most:
+            refuse(
+                f"{self._path}.{name}", "manifest.range",
+                f"expected {least} to {most}, got {value}",
+            )  # fmt: skip
+        return float(value)
+
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        values = self._list(name, most)
+        if not all(isinstance(v, str) for v in values):
+            self._wrong(name, "a list of texts", values)
+        return tuple(values)
+
     def integers(self, name: str, most: int) -> tuple[int, ...]:
         values = self._list(name, most)
         if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):

@@ -27,6 +27,8 @@ ITEM_SIZE: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 MAX_LENGTH = 65_536
 MAX_LAYERS = 1_024
+MAX_TENSORS = 1_024
+"""Over all sites: what a reader does with a header grows with their number, not with the bytes."""
 MAX_HEADS = 1_024
 MAX_DIM = 4_096
 MAX_TENSOR_BYTES = 4 << 30
@@ -277,6 +279,9 @@ def _geometry(fields: Fields) -> Geometry:
     fields.done()
     if not sites:
         refuse("geometry", "manifest.empty", "expected at least one site with one layer, got none")
+    count = 2 * sum(map(len, sites.values()))
+    if count > MAX_TENSORS:
+        refuse("geometry", "manifest.range", f"expected at most {MAX_TENSORS} tensors, got {count}")
     return Geometry(sites)
 
 

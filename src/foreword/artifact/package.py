@@ -31,6 +31,8 @@ from foreword.errors import ArtifactError, StorageError
 
 MANIFEST = "manifest.json"
 TENSORS = "prefix.safetensors"
+ENVELOPES = "envelopes.jsonl"
+"""Signatures over the digest (`signing/`); the digest does not cover them, and nothing here reads them."""
 COMPANIONS = frozenset({"report.html", "training.jsonl", "README.md"})
 """Files that may lie beside an artifact. They are for people; nothing is read from them."""
 
@@ -92,6 +94,11 @@ def from_bytes(manifest_bytes: bytes, tensor_bytes: bytes) -> Artifact:
     Raises:
         ArtifactError: something is malformed, or the two do not belong together.
     """
+    return from_hashed(manifest_bytes, tensor_bytes, Digest.of(tensor_bytes))
+
+
+def from_hashed(manifest_bytes: bytes, tensor_bytes: bytes, found: Digest) -> Artifact:
+    """As `from_bytes`, for who has hashed these very tensors: at 5 MB that is most of the time."""
     manifest = Manifest.from_bytes(manifest_bytes)
     if len(tensor_bytes) != manifest.tensors.size:
         kind = "truncated" if len(tensor_bytes) < manifest.tensors.size else "trailing"
@@ -100,7 +107,6 @@ def from_bytes(manifest_bytes: bytes, tensor_bytes: bytes) -> Artifact:
             "another copy",
             code=f"artifact.{kind}",
         )
-    found = Digest.of(tensor_bytes)
     if found != manifest.tensors.sha256:
         raise ArtifactError(
             f"{TENSORS} has sha256 {found.short}..., the manifest says "
@@ -116,6 +122,16 @@ def open_artifact(directory: str | Path) -> Artifact:
 
     Raises:
         ArtifactError: missing, malformed, damaged, or with files that do not belong there.
+        StorageError: the disk refused.
+    """
+    return from_bytes(*read_files(directory))
+
+
+def read_files(directory: str | Path) -> tuple[bytes, bytes]:
+    """Manifest and tensor file of a directory, each read once; nothing is parsed from the tensors.
+
+    Raises:
+        ArtifactError: missing, with files that do not belong there, or without a readable manifest.
         StorageError: the disk refused.
     """
     directory = Path(directory)
@@ -136,7 +152,7 @@ def open_artifact(directory: str | Path) -> Artifact:
         )
     manifest_bytes = read_bounded(directory / MANIFEST, MAX_BYTES)
     declared = Manifest.from_bytes(manifest_bytes).tensors.size
-    return from_bytes(manifest_bytes, read_bounded(directory / TENSORS, declared))
+    return manifest_bytes, read_bounded(directory / TENSORS, declared)
 
 
 def write_artifact(
@@ -178,12 +194,7 @@ def write_artifact(
         _swap(draft, target)
         _sync(target.parent)
     except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StorageError(
-            f"{target} could not be written ({e.strerror or e}); nothing was left behind"
-            + ("; free some space and try again" if full else ""),
-            code="storage.full" if full else "storage.write",
-        ) from e
+        raise not_written(target, e) from e
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
@@ -196,7 +207,9 @@ def _specs(manifest: Manifest) -> tuple[tensor_file.TensorSpec, ...]:
 
 def _strangers(directory: Path) -> set[str]:
     """Names in a directory that no artifact has."""
-    return {entry.name for entry in directory.iterdir()} - {MANIFEST, TENSORS} - COMPANIONS
+    return (
+        {entry.name for entry in directory.iterdir()} - {MANIFEST, TENSORS, ENVELOPES} - COMPANIONS
+    )
 
 
 def _is_ours(target: Path) -> bool:
@@ -231,6 +244,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
             f"{path} has more than the {limit} bytes it should have", code="artifact.trailing"
         )
     return data
+
+
+def not_written(target: Path, error: OSError) -> StorageError:
+    """What to raise when the system refused to write something that is now wholly absent."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return StorageError(
+        f"{target} could not be written ({error.strerror or error}); nothing was left behind"
+        + ("; free some space and try again" if full else ""),
+        code="storage.full" if full else "storage.write",
+    )
 
 
 def _not_a_file(path: Path) -> ArtifactError:

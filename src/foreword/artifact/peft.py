@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from foreword.artifact.geometry import Geometry, LayerGeometry, Site
 from foreword.artifact.manifest import MAX_LENGTH, Dtype
-from foreword.artifact.package import Artifact, read_bounded
+from foreword.artifact.package import Artifact, not_written, read_bounded
 from foreword.artifact.tensors import TensorSpec, parse, serialize_matrix
 from foreword.errors import ArtifactError, CompatibilityError, StorageError
 
@@ -228,8 +228,5 @@ def _write(target: Path, config: bytes, weights: bytes) -> Path:
             (draft / WEIGHTS).write_bytes(weights)
             os.rename(draft, target)
     except OSError as e:
-        raise StorageError(
-            f"{target} could not be written ({e.strerror or e}); nothing was left behind",
-            code="storage.write",
-        ) from e
+        raise not_written(target, e) from e
     return target

@@ -165,16 +165,17 @@ def _place(entry: Any, spec: TensorSpec) -> tuple[int, int]:
         _refuse("header", f"{spec.name}: expected dtype, shape and data_offsets and nothing else")
     if entry["dtype"] != _TYPES[spec.dtype]:
         _refuse(
-            "dtype", f"{spec.name}: expected {_TYPES[spec.dtype]}, got {str(entry['dtype'])[:40]}"
+            "dtype", f"{spec.name}: expected {_TYPES[spec.dtype]}, got {str(entry['dtype'])[:40]!r}"
         )
     if not _is_integers(entry["shape"]) or tuple(entry["shape"]) != spec.shape:
         _refuse(
-            "shape", f"{spec.name}: expected {list(spec.shape)}, got {str(entry['shape'])[:80]}"
+            "shape", f"{spec.name}: expected {list(spec.shape)}, got {str(entry['shape'])[:80]!r}"
         )
     offsets = entry["data_offsets"]
     if not _is_integers(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != spec.nbytes:
         _refuse(
-            "offsets", f"{spec.name}: expected {spec.nbytes} bytes, got offsets {str(offsets)[:80]}"
+            "offsets",
+            f"{spec.name}: expected {spec.nbytes} bytes, got offsets {str(offsets)[:80]!r}",
         )
     return offsets[0], offsets[1]
 

@@ -1,0 +1,1 @@
+"""TRUST: who vouches for an artifact. Needs no torch."""
