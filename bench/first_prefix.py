@@ -75,6 +75,26 @@ def peer_answers(model: Any, base: BaseModel, rows: Sequence[Row]) -> list[str]:
     return [answers[i] for i in range(len(rows))]
 
 
+def trained_peer(
+    method: str, base: BaseModel, directory: Path, rows: Sequence[TokenRow], steps: int, seed: int
+) -> Any:
+    """AdamW, 10 warm-up steps, then linear to zero, clip 1.0: as in the PEFT examples."""
+    pad = base.required_tokenizer().eos_token_id
+    model = peers.build(method, directory, LENGTH, seed)
+    parameters, peak = peers.trainable(model), peers.LEARNING_RATE[method]
+    optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.0)
+    for step in range(steps):
+        rate = peak * min(1.0, (step + 1) / 10) * (1.0 - step / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        chosen = [rows[i] for i in row_order(len(rows), BATCH, seed, step)]
+        optimizer.zero_grad()
+        model(**peers.collate(chosen, pad)).loss.backward()
+        clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    return model.eval()
+
+
 def run_peer(
     method: str,
     base: BaseModel,
@@ -85,27 +105,14 @@ def run_peer(
     steps: int,
     seed: int,
 ) -> dict[str, Any]:
-    """AdamW, 10 warm-up steps, then linear to zero, clip 1.0: as in the PEFT examples."""
     pad = base.required_tokenizer().eos_token_id
-    model = peers.build(method, directory, LENGTH, seed)
-    parameters, peak = peers.trainable(model), peers.LEARNING_RATE[method]
-    optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.0)
     began = time.perf_counter()
-    for step in range(steps):
-        rate = peak * min(1.0, (step + 1) / 10) * (1.0 - step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = [train_rows[i] for i in row_order(len(train_rows), BATCH, seed, step)]
-        optimizer.zero_grad()
-        model(**peers.collate(rows, pad)).loss.backward()
-        clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+    model = trained_peer(method, base, directory, train_rows, steps, seed)
     seconds = time.perf_counter() - began
-    model.eval()
     answers = peer_answers(model, base, dev)
     return {
-        "method": method, "seed": seed, "lr": peak,
-        "trained_values": sum(p.numel() for p in parameters),
+        "method": method, "seed": seed, "lr": peers.LEARNING_RATE[method],
+        "trained_values": sum(p.numel() for p in peers.trainable(model)),
         "held_out_loss": peers.mean_loss(model, dev_rows, pad),
         "bleu": bleu(answers, dev), "seconds": seconds, "answers": answers[:5],
     }  # fmt: skip
