@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test reliability check format bench clean
 
 setup: $(STAMP)
 
@@ -13,10 +13,10 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Foreword needs Python 3.11 or newer; name one with PYTHON=..."; exit 1; }
-	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[train,data,dev]'
+	  -c constraints.txt -e '.[train,data,postgres,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -25,11 +25,15 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
 
+# The full counts instead of the fixed sample that `test` runs; writes reports/reliability.json.
+reliability: $(STAMP)
+	FOREWORD_LONG=1 $(BIN)/python -m pytest -q tests/reliability
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP)
 	$(BIN)/ruff format .
@@ -39,6 +43,8 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/training_vs_peft.py
 	$(BIN)/python bench/first_prefix.py
+	$(BIN)/python bench/demo_vs_peft.py
+	$(BIN)/python bench/registry.py
 
 clean:
 	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
