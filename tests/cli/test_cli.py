@@ -103,6 +103,36 @@ def test_debug_shows_the_trace() -> None:
     assert done.returncode == 3
 
 
+def test_a_full_disk_behind_stdout_is_no_bug(tmp_path: Path) -> None:
+    write_artifact(sample(), tmp_path / "made")
+    # Opened, never replaced: the device only refuses the bytes.
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, "inspect", "--json", str(tmp_path / "made")],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 6
+    assert done.stderr.startswith("error[storage]")
+
+
+def test_a_reader_that_leaves_early_is_told_nothing(tmp_path: Path) -> None:
+    write_artifact(sample(), tmp_path / "made")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, "inspect", "--json", str(tmp_path / "made")],
+            stdout=pipe, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_missing_optional_part_says_how_to_install_it() -> None:
+    done = foreword("base", "fingerprint", "some/base", code=BLOCK + RUN)
+    assert done.returncode == 2
+    assert "pip install 'foreword[train]'" in done.stderr
+
+
 def test_inspect_needs_no_torch(tmp_path: Path) -> None:
     made = write_artifact(sample(), tmp_path / "made")
     shown = foreword("inspect", str(made), "--json", code=BLOCK + RUN)

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from foreword.cli.output import errors, out
+from foreword.cli.prefixes import open_prefixes
+from foreword.cli.registry.options import Directory, Trust
 from foreword.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from foreword.prefix.generation import Completion
-    from foreword.prefix.loading import LoadedPrefix
 
 
 class _Ask(NamedTuple):
     columns: Mapping[str, str]
     prefix: str | None
-    """Directory of the prefix that answers; None for the bare model."""
+    """The prefix that answers, as it was given; None for the bare model."""
 
 
 def generate(
@@ -31,7 +32,11 @@ def generate(
         list[str] | None, typer.Argument(help="Inputs, if there is no --input.")
     ] = None,
     prefix: Annotated[
-        list[str] | None, typer.Option(help="Artifact directory; give several to compare them.")
+        list[str] | None,
+        typer.Option(
+            help="Artifact directory, or a reference such as tenant/prefix@1.2.3; give several to "
+            "compare them."
+        ),
     ] = None,
     input_: Annotated[
         Path | None,
@@ -41,15 +46,18 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per answer.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="For temperatures above 0.")] = 0,
+    registry: Directory = None,
+    trust: Trust = None,
 ) -> None:
     """Answer inputs. Rows with different prefixes share one batch of one model."""
     asks = list(_asks(text or [], prefix or [], input_))
     if not asks:
         raise UsageError("nothing to answer: give texts, or --input with a JSONL file")
 
-    from foreword.artifact import open_artifact
-
-    artifacts = {name: open_artifact(name) for name in {a.prefix for a in asks} if name is not None}
+    # What is named is looked up once, before a model is loaded and whatever happens meanwhile.
+    artifacts = open_prefixes(
+        (ask.prefix for ask in asks if ask.prefix is not None), registry, trust
+    )
 
     from foreword.cli.output import quiet_libraries
     from foreword.prefix.base_model import load_base
@@ -59,9 +67,12 @@ def generate(
 
     quiet_libraries()
     loaded = load_base(base)
-    ready: dict[str, LoadedPrefix] = {n: load_prefix(loaded, a) for n, a in artifacts.items()}
+    distinct = {artifact.digest: artifact for artifact in artifacts.values()}
+    ready = {digest: load_prefix(loaded, artifact) for digest, artifact in distinct.items()}
     requests = [
-        GenerationRequest(ask.columns, ready[ask.prefix] if ask.prefix is not None else None)
+        GenerationRequest(
+            ask.columns, ready[artifacts[ask.prefix].digest] if ask.prefix is not None else None
+        )
         for ask in asks
     ]
 
@@ -97,7 +108,9 @@ def _read(file: Path) -> Iterator[tuple[dict[str, str], Any]]:
         if problem is None and not isinstance(values.get("input"), str):
             problem = "no text in column 'input'"
         if problem is None and own is not ... and not isinstance(own, str | None):
-            problem = "`prefix` should be an artifact directory, or null for the bare model"
+            problem = (
+                "`prefix` should be an artifact directory, a reference, or null for the bare model"
+            )
         if problem is not None:
             raise DataError(f"{row.source}: {problem}; nothing was generated", code="data.bad_rows")
         yield {k: v if isinstance(v, str) else str(v) for k, v in values.items()}, own

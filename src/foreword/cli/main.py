@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from foreword import __version__
-from foreword.cli import base, doctor, generate, inspect, peft, train
+from foreword.cli import base, doctor, generate, inspect, keys, peft, sign, train, verify
 from foreword.cli.output import errors, visible
-from foreword.errors import ForewordError, UsageError
+from foreword.cli.registry import app as registry
+from foreword.errors import ForewordError, StorageError, UsageError
 
 INTERRUPTED = 130
 
@@ -26,10 +27,14 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
+app.command("sign")(sign.sign)
+app.command("verify")(verify.verify)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
 app.command("doctor")(doctor.doctor)
 app.add_typer(base.app, name="base")
+app.add_typer(keys.app, name="keys")
+app.add_typer(registry.app, name="registry")
 
 
 def _version(wanted: bool) -> None:
@@ -67,6 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _report(debug)
         _say(e.code, str(e))
         sys.exit(e.exit_code)
+    except OSError as e:
+        _report(debug)
+        _say("storage", f"the system refused: {e}; nothing was half written")
+        sys.exit(StorageError.exit_code)
+    except ModuleNotFoundError as e:
+        _report(debug)
+        _say(
+            "usage.extra", f"this command needs {e.name}, which is not installed; {_extra(e.name)}"
+        )
+        sys.exit(UsageError.exit_code)
     except Exception as e:
         _report(debug)
         hint = "" if debug else " (run with --debug for the trace, and please report it)"
@@ -75,6 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this exit code
         errors.print("stopped; an unfinished training goes on when the same command is run again")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _extra(module: str | None) -> str:
+    """How to install what an optional part of Foreword needs."""
+    extras = {"datasets": "data", "psycopg": "postgres", "mlflow": "mlflow", "model_signing": "oms"}
+    return f"pip install 'foreword[{extras.get(str(module).split('.')[0], 'train')}]'"
 
 
 def _say(code: str, message: str) -> None:

@@ -1,0 +1,1 @@
+"""`foreword registry`: one file for each verb or few verbs that belong together."""
