@@ -51,13 +51,16 @@ def check_probes(base: BaseModel, prefix: PrefixKV, probes: Sequence[Probe]) -> 
 
     Raises:
         CompatibilityError: it is over the bound, so this base does not behave as the one the
-            prefix was made with.
+            prefix was made with; or a probe cannot be run here at all.
     """
     bound = tolerance(base.dtype) * (_MACHINE_SLACK if base.dtype == torch.float32 else 1.0)
     worst = 0.0
     for probe in probes:
+        _check_room(base, prefix, probe)
         stored = torch.tensor(probe.logits)
-        found = _last_logits(base, prefix, probe.input_ids)[list(probe.logit_ids)]
+        logits = _last_logits(base, prefix, probe.input_ids)
+        _check_words("a logit", max(probe.logit_ids), logits.shape[0])
+        found = logits[list(probe.logit_ids)]
         difference = float((found - stored).abs().max()) / max(1.0, float(stored.abs().max()))
         worst = max(worst, difference)
     if not worst <= bound:
@@ -68,6 +71,27 @@ def check_probes(base: BaseModel, prefix: PrefixKV, probes: Sequence[Probe]) -> 
             code="base.probe",
         )
     return worst
+
+
+def _check_room(base: BaseModel, prefix: PrefixKV, probe: Probe) -> None:
+    """An embedding table is indexed with whatever it is given, so the bounds are looked at first."""
+    words = base.model.get_input_embeddings().weight.shape[0]
+    _check_words("an input", max(probe.input_ids), words)
+    if base.context is not None and prefix.length + len(probe.input_ids) > base.context:
+        raise CompatibilityError(
+            f"a probe has {len(probe.input_ids)} tokens behind {prefix.length} virtual ones, the "
+            f"context of {base.ref.id} is {base.context}; the prefix was made for another base",
+            code="base.probe",
+        )
+
+
+def _check_words(what: str, largest: int, words: int) -> None:
+    if largest >= words:
+        raise CompatibilityError(
+            f"a probe has {what} of token {largest}, this base knows tokens 0 to {words - 1}; the "
+            "prefix was made for another base",
+            code="base.probe",
+        )
 
 
 @torch.no_grad()
