@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from foreword.artifact import Artifact, Digest, open_artifact, write_artifact
+from foreword.artifact.disk import read_bounded
 from foreword.artifact.manifest import check_name, check_version
-from foreword.artifact.package import ENVELOPES, MANIFEST, TENSORS, read_bounded
+from foreword.artifact.package import ENVELOPES, MANIFEST, TENSORS
 from foreword.errors import ArtifactError, ForewordError
 from foreword.registry.directory import DirectoryBlobs
 from foreword.registry.references import parse_reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -186,6 +187,26 @@ def test_a_file_that_says_anything_else_is_refused(case: str) -> None:
     assert caught.value.code == code, str(caught.value)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+HUGE = b"0x" + b"f" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a" + b".a" * 8_000 + b" = 1",
+        b"tenants.acme.threshold = " + HUGE,
+        b"tenants.acme.require = [" + HUGE + b"]",
+        b"schema = " + HUGE,
+    ],
+    ids=["a key of many parts", "a huge integer", "in a list", "instead of text"],
+)
+def test_what_would_take_long_or_cannot_be_shown_is_refused_at_once(text: bytes) -> None:
+    began = time.process_time()
+    with pytest.raises(TrustError, match="trust policy"):
+        TrustPolicy.from_toml(b'schema = "foreword.trust/1"\n' * (b"schema" not in text) + text)
+    assert time.process_time() - began < 0.5
 
 
 def test_the_edits_of_these_cases_touch_what_they_name() -> None:

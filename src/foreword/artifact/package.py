@@ -5,10 +5,8 @@ Bytes are read once; what is hashed is what is parsed and what is used.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 from foreword.artifact import tensors as tensor_file
 from foreword.artifact.canonical import MAX_BYTES
 from foreword.artifact.digest import Digest
+from foreword.artifact.disk import not_written, read_bounded, sync_directory, write_synced
 from foreword.artifact.geometry import Geometry
 from foreword.artifact.manifest import (
     BaseRef,
@@ -188,11 +187,11 @@ def write_artifact(
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         for name, data in {**(companions or {}), **files}.items():
-            _write_through(draft / name, data)
+            write_synced(draft / name, data)
         draft.chmod(0o755)
-        _sync(draft)
+        sync_directory(draft)
         _swap(draft, target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     except OSError as e:
         raise not_written(target, e) from e
     finally:
@@ -215,64 +214,6 @@ def _strangers(directory: Path) -> set[str]:
 def _is_ours(target: Path) -> bool:
     """True for a directory that holds nothing else, so that replacing it loses nothing else."""
     return target.is_dir() and not target.is_symlink() and not _strangers(target)
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of a regular file; links, pipes and devices are refused."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as e:
-        raise ArtifactError(f"{path} is missing", code="artifact.missing") from e
-    except OSError as e:
-        if e.errno == errno.ELOOP:
-            raise ArtifactError(f"{path} is a link; expected a file", code="artifact.link") from e
-        if e.errno == errno.ENXIO:  # a socket
-            raise _not_a_file(path) from e
-        raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):  # before fdopen, which refuses directories
-        os.close(descriptor)
-        raise _not_a_file(path)
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            # Room for what is there, not for what a manifest claims.
-            data = file.read(min(limit, found.st_size) + 1)
-        except OSError as e:
-            raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
-    if len(data) > limit:
-        raise ArtifactError(
-            f"{path} has more than the {limit} bytes it should have", code="artifact.trailing"
-        )
-    return data
-
-
-def not_written(target: Path, error: OSError) -> StorageError:
-    """What to raise when the system refused to write something that is now wholly absent."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return StorageError(
-        f"{target} could not be written ({error.strerror or error}); nothing was left behind"
-        + ("; free some space and try again" if full else ""),
-        code="storage.full" if full else "storage.write",
-    )
-
-
-def _not_a_file(path: Path) -> ArtifactError:
-    return ArtifactError(f"{path} is not a regular file", code="artifact.not_a_file")
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _swap(draft: Path, target: Path) -> None:

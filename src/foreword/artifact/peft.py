@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreword.artifact.disk import not_written, read_bounded
 from foreword.artifact.geometry import Geometry, LayerGeometry, Site
 from foreword.artifact.manifest import MAX_LENGTH, Dtype
-from foreword.artifact.package import Artifact, not_written, read_bounded
+from foreword.artifact.package import Artifact
 from foreword.artifact.tensors import TensorSpec, parse, serialize_matrix
 from foreword.errors import ArtifactError, CompatibilityError, StorageError
 

@@ -40,7 +40,7 @@ def _check_base(base: BaseModel, manifest: Manifest) -> None:
     made_for = manifest.base
     if made_for.fingerprint != base.ref.fingerprint:
         raise CompatibilityError(
-            f"{manifest.name} {manifest.version} was made for {made_for.id} "
+            f"{manifest.name} {manifest.version} was made for {made_for.id[:80]!r} "
             f"({made_for.fingerprint.short}), this base is {base.ref.id} "
             f"({base.ref.fingerprint.short}): other weights or configuration; load the base it was "
             "made for, or train it again on this one",

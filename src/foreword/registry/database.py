@@ -18,8 +18,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from foreword.artifact.disk import sync_directory
 from foreword.errors import ConfigError, RegistryError, StorageError
-from foreword.registry.directory import make, sync
+from foreword.registry.directory import make
 
 SCHEMA = "0001"
 """The newest migration, which this code reads and writes."""
@@ -145,7 +146,7 @@ class Database:
         try:
             make(self.path.parent)
             _connect_sqlite(self.path, "rwc").close()
-            sync(self.path.parent)
+            sync_directory(self.path.parent)
         except (OSError, sqlite3.Error) as e:
             raise self._failure(e) from e
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from foreword.artifact import Digest
-from foreword.artifact.package import read_bounded
+from foreword.artifact.disk import read_bounded, sync_directory
 from foreword.errors import ArtifactError, NotFound, StorageError
 from foreword.registry.blobs import StoredBlob, Stray, check, damaged, missing
 
@@ -56,8 +56,8 @@ class DirectoryBlobs:
             except (NotFound, FileNotFoundError):  # also if it was collected in between
                 self._write(path, data)
             # Also if it was there: whoever wrote it may not have come this far yet.
-            sync(path.parent)
-            sync(path.parent.parent)
+            sync_directory(path.parent)
+            sync_directory(path.parent.parent)
         return digest
 
     def get(self, digest: Digest, most: int) -> bytes:
@@ -102,7 +102,7 @@ class DirectoryBlobs:
                 path.unlink()
             except FileNotFoundError:
                 return False
-            sync(path.parent)
+            sync_directory(path.parent)
             return True
 
     def sweep(self, before: datetime) -> int:
@@ -148,18 +148,9 @@ def make(directory: Path) -> None:
     # All the way up: an earlier try may have made any of them and been cut short before it synced.
     for above in directory.absolute().parents:
         with contextlib.suppress(PermissionError):  # it is somebody else's, so it was there before
-            sync(above)
+            sync_directory(above)
         if os.path.ismount(above):
             return
-
-
-def sync(directory: Path) -> None:
-    """Make the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _appear(draft: str, path: Path) -> None:

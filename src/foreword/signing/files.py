@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from foreword.artifact.package import read_bounded
+from foreword.artifact.disk import not_written, read_bounded, sync_directory
 from foreword.errors import StorageError
 
 
@@ -41,7 +40,7 @@ def create(path: Path, data: bytes, mode: int) -> bool:
             os.link(draft, path, follow_symlinks=False)  # unlike a rename, it never replaces
         except FileExistsError:
             return False
-        _sync(path.parent)
+        sync_directory(path.parent)
         return True
 
 
@@ -55,7 +54,7 @@ def replace(path: Path, data: bytes, mode: int, *, scratch: Path | None = None) 
     """
     with _draft(path, scratch or path.parent, data, mode) as draft:
         os.replace(draft, path)
-        _sync(path.parent)
+        sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -91,21 +90,8 @@ def _draft(path: Path, scratch: Path, data: bytes, mode: int) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield draft
     except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StorageError(
-            f"{path} could not be written ({e.strerror or e})"
-            + ("; free some space and try again" if full else ""),
-            code="storage.full" if full else "storage.write",
-        ) from e
+        raise not_written(path, e) from e
     finally:
         if draft is not None:
             with contextlib.suppress(OSError):
                 draft.unlink()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,7 +32,7 @@ from foreword.signing.trusted import (
 __all__ = ["EVERY", "Purpose", "Status", "TenantRule", "TrustPolicy", "TrustedKey", "tenant_of"]
 
 SCHEMA = "foreword.trust/1"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 _MAX_REASON = 500
 
 

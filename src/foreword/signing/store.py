@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from foreword.artifact.package import ENVELOPES, read_bounded, read_files
+from foreword.artifact.disk import read_bounded
+from foreword.artifact.package import ENVELOPES, read_files
 from foreword.config import foreword_home
 from foreword.errors import ArtifactError, StorageError, TrustError
 from foreword.signing import files

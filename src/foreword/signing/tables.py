@@ -13,6 +13,9 @@ from foreword.errors import TrustError
 
 _ROOT = "the file"
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_MAX_DOTS = 100
+"""In one line. The TOML reader takes time and memory squared in the length of a dotted key."""
+_MAX_INTEGER = 2**53
 
 
 def refuse(path: str, kind: str | None, reason: str, cause: Exception | None = None) -> NoReturn:
@@ -27,6 +30,8 @@ def parse(data: bytes) -> Table:
     Raises:
         TrustError: not TOML in UTF-8 (`trust.policy`).
     """
+    if any(line.count(b".") > _MAX_DOTS for line in data.splitlines()):
+        refuse(_ROOT, None, f"expected at most {_MAX_DOTS} dots in a line")
     try:
         return Table(tomllib.loads(data.decode()), _ROOT)
     except (ValueError, RecursionError) as e:
@@ -76,6 +81,8 @@ class Table:
         value = self._take(name)
         if type(value) is not int:
             self._wrong(self.at(name), "an integer", value)
+        if abs(value) > _MAX_INTEGER:
+            refuse(self.at(name), "value", "expected an integer within 2^53")
         return value
 
     def moment(self, name: str) -> datetime:
@@ -111,7 +118,11 @@ class Table:
         return self._left.pop(name)
 
     def _wrong(self, path: str, expected: str, value: Any) -> NoReturn:
-        refuse(path, None, f"expected {expected}, got {str(value)[:80]!r}")
+        try:
+            shown = repr(str(value)[:80])
+        except ValueError:  # an integer of too many digits for Python to write
+            shown = f"a {type(value).__name__}"
+        refuse(path, None, f"expected {expected}, got {shown}")
 
 
 def quoted(text: str) -> str:

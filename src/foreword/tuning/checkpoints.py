@@ -7,7 +7,6 @@ and the random state; step, losses and what the run belongs to are in its metada
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foreword.artifact.disk import sync_directory, write_synced
 from foreword.errors import StorageError, UsageError
 
 FILE = "checkpoint.safetensors"
@@ -134,16 +134,9 @@ def _replace(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(draft, data)
         draft.replace(path)
-        parent = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_directory(path.parent)
     except OSError as e:
         draft.unlink(missing_ok=True)
         raise StorageError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from foreword.errors import ConfigError
 from foreword.tuning.recipe import Recipe, TrainSettings
 
-DEFAULT_LR = {"direct": 1e-1, "mlp": 1e-3}
+DEFAULT_LR = {"direct": 3e-2, "mlp": 1e-3}
 """Peak learning rates by encoder, for AdamW. `direct` trains offsets in units of the layer's own
 scale (`encoders.py`), so one rate serves keys and values of any size."""
 

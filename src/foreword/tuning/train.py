@@ -37,6 +37,9 @@ LOG_FILE = "training.jsonl"
 _DIVERGED = 2.0
 """A run is stopped when its loss is this many times the larger of its first and the frozen one."""
 _WINDOW = 10
+_BETAS = (0.9, 0.95)
+"""Of Adam. Its usual 0.999 averages squared gradients over a thousand steps; a run has some hundred,
+and the large gradients of the first would slow down all the others."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.encoder.parameters(),
             lr=self.schedule.peak_lr,
+            betas=_BETAS,
             weight_decay=self.schedule.weight_decay,
         )
         self.frozen = self._held_out(None)
