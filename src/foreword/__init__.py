@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from foreword.prefix.base_model import BaseModel, load_base
     from foreword.prefix.generation import Completion, GenerationRequest, generate
     from foreword.prefix.loading import LoadedPrefix, load_prefix
+    from foreword.registry.registry import Registry
+    from foreword.signing.policy import TrustPolicy
+    from foreword.signing.verify import VerifiedArtifact, verify
     from foreword.tuning.data import Dataset, load_dataset
     from foreword.tuning.recipe import Recipe
     from foreword.tuning.train import TrainedPrefix, train
@@ -35,13 +38,17 @@ _HOMES = {
     "LoadedPrefix": "foreword.prefix.loading",
     "PromptFormat": "foreword.artifact",
     "Recipe": "foreword.tuning.recipe",
+    "Registry": "foreword.registry.registry",
     "TrainedPrefix": "foreword.tuning.train",
+    "TrustPolicy": "foreword.signing.policy",
+    "VerifiedArtifact": "foreword.signing.verify",
     "generate": "foreword.prefix.generation",
     "load_base": "foreword.prefix.base_model",
     "load_dataset": "foreword.tuning.data",
     "load_prefix": "foreword.prefix.loading",
     "open_artifact": "foreword.artifact",
     "train": "foreword.tuning.train",
+    "verify": "foreword.signing.verify",
 }
 
 __all__ = [
@@ -54,13 +61,17 @@ __all__ = [
     "LoadedPrefix",
     "PromptFormat",
     "Recipe",
+    "Registry",
     "TrainedPrefix",
+    "TrustPolicy",
+    "VerifiedArtifact",
     "generate",
     "load_base",
     "load_dataset",
     "load_prefix",
     "open_artifact",
     "train",
+    "verify",
 ]
 
 

@@ -6,6 +6,7 @@ machine's monotonic clock, which all processes share. If it is killed in between
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -89,11 +90,17 @@ class _Client:
     """A client as its parent sees it."""
 
     process: BaseProcess
+    handle: int
+    """A pidfd: unlike a number it never comes to mean another process."""
     hear: Connection
     left: int
     """How often it has still to ask."""
     asking: tuple[str, Operation, int] | None = None
     """What it asked, and when, and was not told yet."""
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just come to its end
+            signal.pidfd_send_signal(self.handle, number)
 
 
 class _Crowd:
@@ -104,8 +111,8 @@ class _Crowd:
         self._directory, self._environment, self._plan = directory, environment, plan
         self._rng = random.Random(f"nemesis {plan.seed}")
         self._deeds = self._plan_deeds()
-        self._stopped: dict[int, float] = {}
-        """When to let it go on, by process."""
+        self._stopped: list[tuple[float, _Client]] = []
+        """Whom to let go on, and when."""
         self._born = 0
         self._clients: dict[Connection, _Client] = {}
         for _ in range(plan.clients):
@@ -126,7 +133,7 @@ class _Crowd:
     def end(self) -> None:
         """Only if something went wrong is there anybody left."""
         for client in self._clients.values():
-            client.process.kill()
+            client.signal(signal.SIGKILL)
             client.process.join()
 
     def _plan_deeds(self) -> list[tuple[int, Callable[[_Client], None]]]:
@@ -144,23 +151,23 @@ class _Crowd:
             target=_work, args=(tell, self._directory, self._environment, seed, count)
         )
         process.start()
+        handle = os.pidfd_open(process.pid or 0)
         tell.close()
-        self._clients[hear] = _Client(process, hear, count)
+        self._clients[hear] = _Client(process, handle, hear, count)
 
     def _kill(self, client: _Client) -> None:
-        client.process.kill()
+        client.signal(signal.SIGKILL)
 
     def _stop(self, client: _Client) -> None:
-        pid = client.process.pid
-        if pid:
-            os.kill(pid, signal.SIGSTOP)
-            self._stopped[pid] = time.monotonic() + self._plan.pause
+        client.signal(signal.SIGSTOP)
+        self._stopped.append((time.monotonic() + self._plan.pause, client))
 
     def _wake(self) -> None:
-        for pid in [pid for pid, until in self._stopped.items() if time.monotonic() >= until]:
-            del self._stopped[pid]
-            if any(client.process.pid == pid for client in self._clients.values()):
-                os.kill(pid, signal.SIGCONT)
+        now = time.monotonic()
+        for _, client in [each for each in self._stopped if each[0] <= now]:
+            if client.hear in self._clients:
+                client.signal(signal.SIGCONT)
+        self._stopped = [each for each in self._stopped if each[0] > now]
 
     def _listen(self, client: _Client) -> None:
         try:
@@ -183,8 +190,9 @@ class _Crowd:
     def _bury(self, client: _Client) -> None:
         """A client came to its end; if that was not its own, another one takes over."""
         client.process.join()
-        client.hear.close()
         del self._clients[client.hear]
+        client.hear.close()
+        os.close(client.handle)
         self._write_down(client, None, None)
         if client.process.exitcode not in (0, -signal.SIGKILL):
             raise RuntimeError(f"a client ended with {client.process.exitcode}")
