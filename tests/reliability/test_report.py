@@ -70,7 +70,7 @@ def test_a_missed_goal_and_a_broken_test_fail_the_run_and_are_written_down(tmp_p
     done = run(tmp_path, SUITE)
     assert done.returncode == 1, done.stdout
     summary = done.stdout[done.stdout.index("reliability, sample") :]
-    assert re.findall(r"R99 (.*): (\w+) \(.*, (\w+)\)", summary) == [
+    assert re.findall(r"(?m)^R99 (.*): (\w+) \(.*, (\w+)\)", summary) == [
         ("met", "1", "met"),
         ("missed", "2", "MISSED"),
         ("also said", "3", "met"),
