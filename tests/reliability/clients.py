@@ -98,7 +98,7 @@ class _Client:
     asking: tuple[str, Operation, int] | None = None
     """What it asked, and when, and was not told yet."""
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just come to its end
             signal.pidfd_send_signal(self.handle, number)
 
@@ -133,7 +133,7 @@ class _Crowd:
     def end(self) -> None:
         """Only if something went wrong is there anybody left."""
         for client in self._clients.values():
-            client.signal(signal.SIGKILL)
+            client.send(signal.SIGKILL)
             client.process.join()
 
     def _plan_deeds(self) -> list[tuple[int, Callable[[_Client], None]]]:
@@ -145,28 +145,31 @@ class _Crowd:
 
     def _start(self, count: int) -> None:
         hear, tell = FORKED.Pipe(duplex=False)
+        go, send = FORKED.Pipe(duplex=False)
         seed = f"{self._plan.seed} {self._born}"
         self._born += 1
         process = FORKED.Process(
-            target=_work, args=(tell, self._directory, self._environment, seed, count)
+            target=_work, args=(go, tell, self._directory, self._environment, seed, count)
         )
         process.start()
-        handle = os.pidfd_open(process.pid or 0)
         tell.close()
+        handle = os.pidfd_open(process.pid or 0)  # while it waits, and so is surely there
+        with go, send:
+            send.send("go")
         self._clients[hear] = _Client(process, handle, hear, count)
 
     def _kill(self, client: _Client) -> None:
-        client.signal(signal.SIGKILL)
+        client.send(signal.SIGKILL)
 
     def _stop(self, client: _Client) -> None:
-        client.signal(signal.SIGSTOP)
+        client.send(signal.SIGSTOP)
         self._stopped.append((time.monotonic() + self._plan.pause, client))
 
     def _wake(self) -> None:
         now = time.monotonic()
         for _, client in [each for each in self._stopped if each[0] <= now]:
             if client.hear in self._clients:
-                client.signal(signal.SIGCONT)
+                client.send(signal.SIGCONT)
         self._stopped = [each for each in self._stopped if each[0] > now]
 
     def _listen(self, client: _Client) -> None:
@@ -201,10 +204,16 @@ class _Crowd:
 
 
 def _work(
-    tell: Connection, directory: Path, environment: dict[str, str], seed: str, count: int
+    go: Connection,
+    tell: Connection,
+    directory: Path,
+    environment: dict[str, str],
+    seed: str,
+    count: int,
 ) -> None:
     """A client: ask `count` times for something at random."""
     os.environ.update(environment)
+    go.recv()
     rng = random.Random(seed)
     known: dict[str, _Knowledge] = defaultdict(_Knowledge)
     with Registry.open(directory) as registry:

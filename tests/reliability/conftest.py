@@ -8,9 +8,10 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.registry import servers
+from tests.registry.scratch import scratch
 from tests.reliability import report
 from tests.reliability.crash import Harness, find_strace
-from tests.reliability.grounds import Ground, OnPostgres, OnSqlite, scratch
+from tests.reliability.grounds import Ground, OnPostgres, OnSqlite
 from tests.reliability.trials import Trials, all_trials
 
 RECORDS = pytest.StashKey[list[report.Record]]()

@@ -1,12 +1,14 @@
-"""Where registries are tried: on SQLite or PostgreSQL, each time a fresh copy of a prepared one."""
+"""Where registries are tried: on SQLite or PostgreSQL, each time a fresh copy of a prepared one.
+
+Nothing here waits for a disk: a process that is killed leaves behind what the kernel has. What a power cut
+leaves is worked out in disk.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +20,6 @@ from tests.reliability.world import prepare
 
 INNER = Path("two", "levels")
 """Where in a place the registry lies: its directories have to be made, and can be lost."""
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A directory in memory, if there is such a thing, and gone afterwards.
-
-    A process that is killed leaves behind what the kernel has, on any file system; waiting for a disk
-    thousands of times would show nothing more. What a power cut leaves is worked out in disk.py.
-    """
-    memory = Path("/dev/shm")  # noqa: S108  the directory made in it has a name of its own
-    usable = memory.is_dir() and os.access(memory, os.W_OK)
-    with tempfile.TemporaryDirectory(prefix="foreword-", dir=memory if usable else None) as made:
-        yield Path(made)
 
 
 class Ground(Protocol):
@@ -94,7 +83,7 @@ class OnPostgres:
     def __post_init__(self) -> None:
         self.environment = {"PGPASSWORD": self.server.password}
         self._numbers = itertools.count()
-        self.server.execute("ALTER SYSTEM SET fsync = off")  # as in `scratch`
+        self.server.execute("ALTER SYSTEM SET fsync = off")
         self.server.execute("SELECT pg_reload_conf()")
         self._seed = self._layout("seed")
         prepare(self._seed)

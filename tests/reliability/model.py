@@ -122,15 +122,26 @@ def step(name: Name, operation: Operation, answer: Answer | None) -> Name | None
         # What holds already is said whatever was expected.
         return name if outcome != _UNCHANGED and _may_differ(name, operation.expect) else None
     if isinstance(outcome, Done):
-        is_old = isinstance(answer, Done) and (answer.seq <= name.generation or not name.is_exact)
-        return name if is_old else None
+        return _already(name, answer)
     if not _may_be(name, operation.expect):
         return None
     if isinstance(outcome, Refused):
-        return name if answer == outcome else None
+        return _known(name, operation.expect) if answer == outcome else None
     if not isinstance(answer, Done) or answer.seq <= max(name.generation, operation.expect or 0):
         return None
     return replace(outcome, generation=answer.seq, is_exact=True)
+
+
+def _already(name: Name, answer: Answer) -> Name | None:
+    """An entry that was there before: at the generation, or earlier."""
+    if not isinstance(answer, Done) or (name.is_exact and answer.seq > name.generation):
+        return None
+    return replace(name, generation=max(name.generation, answer.seq))
+
+
+def _known(name: Name, generation: int | None) -> Name:
+    """The name once somebody has seen its generation."""
+    return name if generation is None else replace(name, generation=generation, is_exact=True)
 
 
 def _happened(name: Name, operation: Operation, outcome: _Outcome) -> Name | None:
@@ -160,7 +171,7 @@ def _look(name: Name, operation: Operation, answer: Answer | None) -> Name | Non
     )
     if answer != seen or not name.versions or not _may_be(name, answer.generation):
         return None
-    return replace(name, generation=answer.generation, is_exact=True)
+    return _known(name, answer.generation)
 
 
 def _given(name: Name, operation: Operation) -> Answer | None:

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 from tests.registry import servers
+from tests.registry.scratch import scratch
 from tests.reliability.crash import Harness, Injection, beyond
-from tests.reliability.grounds import OnPostgres, OnSqlite, scratch
+from tests.reliability.grounds import OnPostgres, OnSqlite
 from tests.reliability.report import LONG, Goals
 from tests.reliability.trials import Trials, all_trials, spread
 

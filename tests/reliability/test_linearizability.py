@@ -78,6 +78,15 @@ WRONG = {
         at(0, 1, PUBLISH_1, Done(2)), at(2, 3, RELEASE_1, Done(3)),
         at(4, 5, Operation("show"), replace(SEEN, generation=2, versions=(V1,), stable=1)),
     ],
+    "a stale read: older than the entry that a killed client was found to have made": [
+        at(0, 1, PUBLISH_1, Done(2)), at(2, None, RELEASE_1, None), at(3, 4, RELEASE_1, Done(7)),
+        at(5, 6, Operation("show"), replace(SEEN, generation=6, versions=(V1,), stable=1)),
+    ],
+    "a stale read: older than what a refusal had shown": [
+        at(0, 1, PUBLISH_1, Done(2)), at(2, None, PUBLISH_2, None),
+        at(3, 4, replace(RELEASE_1, number=3, expect=7), Refused("registry.version_unknown")),
+        at(5, 6, Operation("show"), replace(SEEN, generation=6, versions=(V1, V2))),
+    ],
     "a duplicate version: other bytes under the same number": [
         at(0, 1, PUBLISH_1, Done(2)), at(2, 3, replace(PUBLISH_1, variant=1), Done(3)),
     ],

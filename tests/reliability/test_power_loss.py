@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from foreword.registry.layout import Layout
+from tests.registry.scratch import scratch
 from tests.reliability.crash import Harness
 from tests.reliability.disk import (
     Acknowledged,
@@ -24,7 +25,7 @@ from tests.reliability.disk import (
     write_out,
 )
 from tests.reliability.driver import Job
-from tests.reliability.grounds import INNER, OnSqlite, scratch
+from tests.reliability.grounds import INNER, OnSqlite
 from tests.reliability.invariants import violations
 from tests.reliability.recorder import Recorder
 from tests.reliability.report import LONG, Goals
