@@ -59,7 +59,7 @@ def test_nothing_outside_the_grammar_is_accepted(goals: Goals, ids: list[str]) -
 
 def test_a_name_that_is_accepted_stays_where_it_is_put(ids: list[str]) -> None:
     for text in filter(grammar.is_name, ids):
-        assert os.path.normpath(f"/root/store/{text}") == f"/root/store/{text}"
+        assert os.path.normpath(f"/srv/store/{text}") == f"/srv/store/{text}"
     for text in filter(grammar.is_reference, ids):
         assert str(parse_reference(text)) == text, "one text for one thing"
 
