@@ -24,8 +24,8 @@ from torch.nn.utils import clip_grad_norm_
 from foreword.artifact import PromptFormat
 from foreword.prefix.base_model import BaseModel, load_base
 from foreword.prefix.bases import demo_base
-from foreword.prefix.generation import GenerationRequest, generate
 from foreword.prefix.loading import LoadedPrefix, load_prefix
+from foreword.serving.generation import GenerationRequest, generate
 from foreword.tuning.data import Dataset, Example, load_dataset
 from foreword.tuning.objective import mean_loss
 from foreword.tuning.recipe import DataSettings, PrefixSettings, Recipe, TrainSettings

@@ -15,9 +15,9 @@ from foreword.artifact.peft import write_peft
 from foreword.prefix.attach import attach
 from foreword.prefix.base_model import BaseModel, load_base
 from foreword.prefix.bases import demo_base
-from foreword.prefix.generation import GenerationRequest, generate
 from foreword.prefix.loading import load_prefix
 from foreword.prefix.selfcheck import check_attachment
+from foreword.serving.generation import GenerationRequest, generate
 from foreword.tuning.data import load_dataset
 from foreword.tuning.recipe import DataSettings, Recipe, TrainSettings
 from foreword.tuning.train import TrainedPrefix, train

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from foreword.artifact import Artifact, PromptFormat, open_artifact
     from foreword.errors import ForewordError
     from foreword.prefix.base_model import BaseModel, load_base
-    from foreword.prefix.generation import Completion, GenerationRequest, generate
     from foreword.prefix.loading import LoadedPrefix, load_prefix
     from foreword.registry.registry import Registry
+    from foreword.serving.generation import Completion, GenerationRequest, generate
     from foreword.signing.policy import TrustPolicy
     from foreword.signing.verify import VerifiedArtifact, verify
     from foreword.tuning.data import Dataset, load_dataset
@@ -31,10 +31,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "Artifact": "foreword.artifact",
     "BaseModel": "foreword.prefix.base_model",
-    "Completion": "foreword.prefix.generation",
+    "Completion": "foreword.serving.generation",
     "Dataset": "foreword.tuning.data",
     "ForewordError": "foreword.errors",
-    "GenerationRequest": "foreword.prefix.generation",
+    "GenerationRequest": "foreword.serving.generation",
     "LoadedPrefix": "foreword.prefix.loading",
     "PromptFormat": "foreword.artifact",
     "Recipe": "foreword.tuning.recipe",
@@ -42,7 +42,7 @@ _HOMES = {
     "TrainedPrefix": "foreword.tuning.train",
     "TrustPolicy": "foreword.signing.policy",
     "VerifiedArtifact": "foreword.signing.verify",
-    "generate": "foreword.prefix.generation",
+    "generate": "foreword.serving.generation",
     "load_base": "foreword.prefix.base_model",
     "load_dataset": "foreword.tuning.data",
     "load_prefix": "foreword.prefix.loading",

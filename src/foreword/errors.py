@@ -11,9 +11,15 @@
     ├── TrainingError        a run was stopped because its result would be useless
     ├── StorageError         the disk or the network refused; nothing was half written
     ├── TrustError           nobody we trust vouches for these bytes: sign them, or change the policy
-    └── RegistryError        the registry refuses, and its state says why
-        ├── Conflict           somebody changed the same thing first: look again, then decide again
-        └── NotFound           there is no such name, version, alias or digest
+    ├── RegistryError        the registry refuses, and its state says why
+    │   ├── Conflict           somebody changed the same thing first: look again, then decide again
+    │   └── NotFound           there is no such name, version, alias or digest
+    └── ServingError         a request was not answered; nothing else was answered in its place
+        ├── Overloaded         no room now: try again after `retry_after` seconds
+        ├── PrefixUnavailable  its prefix cannot be had now, and why; `retry_after` says when to ask
+        ├── DeadlineExceeded   it was not finished in the time it had
+        ├── Cancelled          somebody gave it up
+        └── EngineFailed       a step or the engine broke; the message says what
 
 An error is one readable sentence that says what was expected, what came and what to do. `code` is a
 stable machine-readable name (`artifact.truncated`); `exit_code` is what the command line returns.
@@ -90,3 +96,36 @@ class Conflict(RegistryError):
 
 class NotFound(RegistryError):
     default_code = "registry.not_found"
+
+
+class ServingError(ForewordError):
+    """`retry_after`: seconds after which asking again may help; None if it would not."""
+
+    exit_code = 9
+    default_code = "serving"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class Overloaded(ServingError):
+    default_code = "serving.overloaded"
+
+
+class PrefixUnavailable(ServingError):
+    default_code = "serving.prefix_unavailable"
+
+
+class DeadlineExceeded(ServingError):
+    default_code = "serving.deadline"
+
+
+class Cancelled(ServingError):
+    default_code = "serving.cancelled"
+
+
+class EngineFailed(ServingError):
+    default_code = "serving.engine_failed"

@@ -209,7 +209,7 @@ def test_a_verified_artifact_is_made_nowhere_else() -> None:
     other = sample(version="6.6.6")
     for make in (
         lambda: VerifiedArtifact(other, (ME.id,), ()),  # type: ignore[call-arg]
-        lambda: VerifiedArtifact(other, (ME.id,), (), object()),
+        lambda: VerifiedArtifact(other, (ME.id,), (), (), object()),
         lambda: dataclasses.replace(verified, artifact=other),
         lambda: dataclasses.replace(verified, artifact=other, seal=object()),
         lambda: dataclasses.replace(verified, artifact=other, seal=None),

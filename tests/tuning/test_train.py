@@ -24,9 +24,9 @@ from foreword.errors import (
     UsageError,
 )
 from foreword.prefix.base_model import BaseModel
-from foreword.prefix.generation import GenerationRequest, generate
 from foreword.prefix.loading import load_prefix
 from foreword.prefix.prompts import DEFAULT
+from foreword.serving.generation import GenerationRequest, generate
 from foreword.tuning.checks import judge
 from foreword.tuning.data import Dataset, load_dataset
 from foreword.tuning.encoders import build_encoder

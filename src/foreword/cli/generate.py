@@ -17,7 +17,7 @@ from foreword.cli.registry.options import Directory, Trust
 from foreword.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from foreword.prefix.generation import Completion
+    from foreword.serving.generation import Completion
 
 
 class _Ask(NamedTuple):
@@ -61,9 +61,9 @@ def generate(
 
     from foreword.cli.output import quiet_libraries
     from foreword.prefix.base_model import load_base
-    from foreword.prefix.generation import GenerationRequest
-    from foreword.prefix.generation import generate as run
     from foreword.prefix.loading import load_prefix
+    from foreword.serving.generation import GenerationRequest
+    from foreword.serving.generation import generate as run
 
     quiet_libraries()
     loaded = load_base(base)

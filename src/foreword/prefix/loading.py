@@ -30,13 +30,18 @@ def load_prefix(base: BaseModel, artifact: Artifact) -> LoadedPrefix:
             that does not come out; the message names both sides.
     """
     manifest = artifact.manifest
-    _check_base(base, manifest)
+    require_fit(base, manifest)
     kv = PrefixKV.from_artifact(artifact).to(device=base.device)
     check_probes(base, kv, manifest.probes)
     return LoadedPrefix(manifest.name, manifest.version, artifact.digest, kv, manifest.prompt)
 
 
-def _check_base(base: BaseModel, manifest: Manifest) -> None:
+def require_fit(base: BaseModel, manifest: Manifest) -> None:
+    """Compare every fact in a manifest with the base; no tensor is looked at, no model is run.
+
+    Raises:
+        CompatibilityError: as `load_prefix`, but for the probe.
+    """
     made_for = manifest.base
     if made_for.fingerprint != base.ref.fingerprint:
         raise CompatibilityError(

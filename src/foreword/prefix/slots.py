@@ -9,10 +9,10 @@ keys and values can be observed, which is how geometry, text starts and attentio
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +84,22 @@ class Seen:
 Observer = Callable[[Seen], None]
 
 
+class ServingStep(Protocol):
+    """A step of a serving engine: it keeps keys and values itself, those of prefixes included."""
+
+    def attend(
+        self, slot: Slot, query: Tensor, key: Tensor, value: Tensor, arguments: Mapping[str, Any]
+    ) -> Tensor:
+        """Shapes as in `prefix_attention`, for a flat batch of one row."""
+        ...
+
+
 @dataclass
 class Hub:
     """Per model: what is attached now and who is watching."""
 
     active: Attachment | None = None
+    step: ServingStep | None = None
     observer: Observer | None = None
 
 
@@ -145,6 +156,8 @@ def prefix_attention(
         if _watcher is not None:
             _watcher(module, (query, key, value))
         return inner(module, query, key, value, attention_mask, **kwargs)
+    if slot.hub.step is not None:
+        return slot.hub.step.attend(slot, query, key, value, kwargs), None
     attachment = slot.hub.active
     packing = attachment.packing if attachment else None
     if packing is not None:

@@ -60,6 +60,8 @@ class VerifiedArtifact:
     """Ids of the different keys whose signatures counted."""
     attestations: tuple[Attestation, ...]
     """Those whose word counted, whatever their verdict."""
+    envelopes: tuple[bytes, ...]
+    """What it was judged by: with the bytes of the artifact, all it takes to judge a copy again."""
     seal: InitVar[object]
 
     def __post_init__(self, seal: object) -> None:
@@ -138,7 +140,7 @@ def verify(
     for kind in rule.require:
         _check_required(kind, attestations, words)
     artifact = from_hashed(manifest_bytes, tensor_bytes, tensors)
-    return VerifiedArtifact(artifact, signers, attestations, _SEAL)
+    return VerifiedArtifact(artifact, signers, attestations, tuple(map(bytes, envelopes)), _SEAL)
 
 
 def _check_sizes(manifest: bytes, tensors: bytes, envelopes: Sequence[bytes]) -> None:

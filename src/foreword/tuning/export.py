@@ -12,10 +12,10 @@ from typing import Any
 
 from foreword.artifact import Artifact, PromptFormat, pack, write_artifact
 from foreword.prefix.base_model import BaseModel
-from foreword.prefix.generation import GenerationRequest, generate
 from foreword.prefix.kv import PrefixKV, dtype_name
 from foreword.prefix.loading import LoadedPrefix
 from foreword.prefix.probe import make_probes
+from foreword.serving.generation import GenerationRequest, generate
 from foreword.tuning.checks import Outcome
 from foreword.tuning.data import Dataset, Example
 from foreword.tuning.recipe import Recipe

@@ -1,0 +1,187 @@
+"""The engine behind the contract: a thread that steps, and an asynchronous stream per request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Literal
+
+from foreword.errors import EngineFailed, ForewordError, Overloaded
+from foreword.serving.contract import Capacity, Chunk, GenerateRequest, Health
+from foreword.serving.engine.engine import Engine, Event, Failure
+
+_log = logging.getLogger(__name__)
+_BEAT = 0.5
+"""Seconds an idle engine sleeps before it beats again."""
+_LOADING = 0.005
+"""Seconds between two looks at what is being loaded while nothing runs."""
+_Item = Chunk | ForewordError
+
+
+class EmbeddedBackend:
+    """`Backend` over one engine, which it owns: only its thread touches the engine.
+
+    backend = EmbeddedBackend(engine)
+    async for chunk in backend.generate(request): ...
+    await backend.drain(30)
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        wedged_after: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wedged_after`: seconds without a finished step after which `health` says so."""
+        self._engine = engine
+        self._clock = clock
+        self._wedged_after = wedged_after
+        self._wake = threading.Condition()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._streams: dict[str, Callable[[_Item], None]] = {}
+        self._state: Literal["ready", "draining", "failed", "closed"] = "ready"
+        self._last_step: float | None = None
+        self._detail = ""
+        self._capacity = engine.capacity()
+        self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
+        self._thread.start()
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Chunks of all `n` answers as they come; a consumer that goes away cancels the request.
+
+        Raises:
+            ServingError, UsageError: as `Engine.submit` and the engine's failures say.
+        """
+        if self._state == "failed":
+            raise EngineFailed(f"the engine stopped ({self._detail}); ask another one")
+        if self._state != "ready":
+            raise Overloaded(
+                "this engine takes no new requests; ask another one", code="serving.draining"
+            )
+        if request.constraint is not None:
+            await asyncio.to_thread(self._engine.prepare, request)
+        loop, items = asyncio.get_running_loop(), asyncio.Queue[_Item]()
+
+        def put(item: _Item) -> None:
+            with suppress(RuntimeError):  # the consumer's loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(items.put_nowait, item)
+
+        self._call(lambda: self._submit(request, put))
+        left = request.n
+        try:
+            while left:
+                item = await items.get()
+                if isinstance(item, ForewordError):
+                    left = 0
+                    raise item
+                left -= item.finish is not None
+                yield item
+        finally:
+            if left:
+                self.cancel(request.id)
+
+    def cancel(self, request_id: str) -> None:
+        self._call(lambda: self._engine.cancel(request_id))
+
+    def capacity(self) -> Capacity:
+        """As of the last finished step."""
+        return self._capacity
+
+    def health(self) -> Health:
+        state: Literal["ready", "draining", "wedged", "failed"]
+        if self._state in ("failed", "closed"):
+            state = "failed"
+        elif self._last_step is not None and self._clock() - self._last_step > self._wedged_after:
+            state = "wedged"
+        else:
+            state = "draining" if self._state == "draining" else "ready"
+        return Health(state, self._last_step, self._detail)
+
+    async def drain(self, timeout: float) -> bool:
+        """Take nothing new and let what runs finish; True if all did within `timeout` seconds.
+
+        What is left then fails with `Cancelled`.
+        """
+        if self._state == "ready":
+            self._state = "draining"
+        until = self._clock() + timeout
+        while self._streams and self._thread.is_alive() and self._clock() < until:
+            await asyncio.sleep(0.01)
+        finished = not self._streams
+        await asyncio.to_thread(self.close)
+        return finished
+
+    def close(self) -> None:
+        """Stop the thread; what is left fails with `Cancelled`. Safe to call again."""
+        self._call(self._stop)
+        self._thread.join()
+
+    # On the engine's thread.
+
+    def _loop(self) -> None:
+        try:
+            while self._state != "closed":
+                self._wait()
+                self._step()
+        except Exception as error:
+            self._break_down(error)
+
+    def _step(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
+        if self._state != "closed":
+            for event in self._engine.step(self._clock()):
+                self._deliver(event)
+            self._capacity = self._engine.capacity()
+        self._last_step = self._clock()
+
+    def _wait(self) -> None:
+        """Sleep while there is nothing to do, and briefly while requests wait for their prefixes."""
+        running = self._capacity.running
+        with self._wake:
+            if not self._calls and not running:
+                self._wake.wait(_LOADING if self._engine.busy else _BEAT)
+
+    def _submit(self, request: GenerateRequest, put: Callable[[_Item], None]) -> None:
+        try:
+            self._engine.submit(request, self._clock())
+        except ForewordError as error:
+            put(error)
+        except Exception as error:
+            _log.error("request %r could not be taken in", request.id, exc_info=error)
+            put(EngineFailed(f"the request could not be taken in ({type(error).__name__})"))
+        else:
+            self._streams[request.id] = put
+
+    def _deliver(self, event: Event) -> None:
+        put = self._streams.get(event.id)
+        if put is None:
+            return
+        put(event.error if isinstance(event, Failure) else event)
+        if isinstance(event, Failure) or not self._engine.knows(event.id):
+            del self._streams[event.id]
+
+    def _stop(self) -> None:
+        self._engine.close()
+        for event in self._engine.step(self._clock()):
+            self._deliver(event)
+        self._state = "closed"
+
+    def _break_down(self, error: Exception) -> None:
+        """A step raised what no barrier held: say so to everybody instead of going silent."""
+        _log.critical("the engine stopped", exc_info=error)
+        self._state, self._detail = "failed", f"{type(error).__name__}: {error}"[:200]
+        for put in self._streams.values():
+            put(EngineFailed("the engine stopped; ask another one", retry_after=1.0))
+        self._streams.clear()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        with self._wake:
+            self._calls.append(call)
+            self._wake.notify()

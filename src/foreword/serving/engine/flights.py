@@ -1,0 +1,97 @@
+"""What a load is made of: its flight, what the threads bring, and how it ends. Values, no rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from foreword.artifact import Digest, Manifest
+from foreword.artifact.manifest import tensor_bytes
+from foreword.prefix.kv import PrefixKV
+from foreword.serving.engine.breaker import Failure
+from foreword.serving.engine.device import DeviceTier
+from foreword.serving.engine.tiers import DiskTier, HostTier
+from foreword.signing.verify import VerifiedArtifact
+
+Source = Literal["host", "disk", "fetch"]
+"""Where the bytes come from."""
+
+
+@dataclass(frozen=True)
+class LoadLimits:
+    """Seconds."""
+
+    load: float = 30.0
+    """One read or one build; what takes longer is given up."""
+    room: float = 10.0
+    """How long a load waits for pinned prefixes to go."""
+    grace: float = 1.0
+    """How long a new resident is kept for the requests that wait for it."""
+
+
+@dataclass(frozen=True)
+class Tiers:
+    device: DeviceTier
+    host: HostTier | None
+    """None on a CPU, where the device's memory is the host's."""
+    disk: DiskTier | None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """How a flight ended: resident, or with a failure."""
+
+    digest: Digest
+    asked: bool
+    """A request wanted it."""
+    failure: Failure | None = None
+
+
+class Stage(Enum):
+    READING = "reading"
+    ROOM = "room"
+    BUILDING = "building"
+    PROOF = "proof"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bytes or tensors on the host that belong to the digest and fit the base."""
+
+    manifest: Manifest
+    tensors: VerifiedArtifact | PrefixKV
+
+    @property
+    def nbytes(self) -> int:
+        """Of the tensors on the device, from the manifest alone."""
+        manifest = self.manifest
+        return tensor_bytes(manifest.geometry, manifest.length, manifest.dtype)
+
+    def on_host(self) -> PrefixKV:
+        if isinstance(self.tensors, PrefixKV):
+            return self.tensors
+        return PrefixKV.from_artifact(self.tensors.artifact)
+
+
+@dataclass(frozen=True)
+class Built:
+    host: PrefixKV
+    device: PrefixKV
+    """The same object on a CPU."""
+
+
+@dataclass(eq=False)
+class Flight:
+    """A prefix on its way; `found` is there from ROOM on, `built` from PROOF on."""
+
+    digest: Digest
+    asked: bool
+    """By a request, not only ahead of time."""
+    source: Source
+    stage: Stage = Stage.READING
+    since: float = 0.0
+    """When it began to wait for room."""
+    reserved: int = 0
+    found: Found | None = None
+    built: Built | None = None
