@@ -45,6 +45,8 @@ bench: $(STAMP)
 	$(BIN)/python bench/first_prefix.py
 	$(BIN)/python bench/demo_vs_peft.py
 	$(BIN)/python bench/registry.py
+	$(BIN)/python bench/serving.py
+	$(BIN)/python bench/serving_picture.py
 
 clean:
 	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
