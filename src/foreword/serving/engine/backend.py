@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -20,6 +20,8 @@ _BEAT = 0.5
 """Seconds an idle engine sleeps before it beats again."""
 _LOADING = 0.005
 """Seconds between two looks at what is being loaded while nothing runs."""
+_LAST_STEP = 5.0
+"""Seconds a closing engine may take for the step it is in."""
 _Item = Chunk | ForewordError
 
 
@@ -46,8 +48,13 @@ class EmbeddedBackend:
         self._calls: deque[Callable[[], None]] = deque()
         self._streams: dict[str, Callable[[_Item], None]] = {}
         self._state: Literal["ready", "draining", "failed", "closed"] = "ready"
+        self._over = False
+        """Nothing that is called runs any more."""
+        self._began = clock()
         self._last_step: float | None = None
         self._detail = ""
+        self._cut_off = 0
+        """Streams that the end of the engine ended."""
         self._capacity = engine.capacity()
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         self._thread.start()
@@ -58,12 +65,8 @@ class EmbeddedBackend:
         Raises:
             ServingError, UsageError: as `Engine.submit` and the engine's failures say.
         """
-        if self._state == "failed":
-            raise EngineFailed(f"the engine stopped ({self._detail}); ask another one")
         if self._state != "ready":
-            raise Overloaded(
-                "this engine takes no new requests; ask another one", code="serving.draining"
-            )
+            raise self._refusal()
         if request.constraint is not None:
             await asyncio.to_thread(self._engine.prepare, request)
         loop, items = asyncio.get_running_loop(), asyncio.Queue[_Item]()
@@ -72,7 +75,8 @@ class EmbeddedBackend:
             with suppress(RuntimeError):  # the consumer's loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(items.put_nowait, item)
 
-        self._call(lambda: self._submit(request, put))
+        if not self._call(lambda: self._submit(request, put)):
+            raise self._refusal()
         left = request.n
         try:
             while left:
@@ -87,7 +91,7 @@ class EmbeddedBackend:
                 self.cancel(request.id)
 
     def cancel(self, request_id: str) -> None:
-        self._call(lambda: self._engine.cancel(request_id))
+        self._call(lambda: self._engine.cancel(request_id) if not self._ended else None)
 
     def capacity(self) -> Capacity:
         """As of the last finished step."""
@@ -95,9 +99,10 @@ class EmbeddedBackend:
 
     def health(self) -> Health:
         state: Literal["ready", "draining", "wedged", "failed"]
-        if self._state in ("failed", "closed"):
+        since = self._began if self._last_step is None else self._last_step
+        if self._ended:
             state = "failed"
-        elif self._last_step is not None and self._clock() - self._last_step > self._wedged_after:
+        elif self._clock() - since > self._wedged_after:
             state = "wedged"
         else:
             state = "draining" if self._state == "draining" else "ready"
@@ -113,32 +118,46 @@ class EmbeddedBackend:
         until = self._clock() + timeout
         while self._streams and self._thread.is_alive() and self._clock() < until:
             await asyncio.sleep(0.01)
-        finished = not self._streams
         await asyncio.to_thread(self.close)
-        return finished
+        return not self._cut_off
 
     def close(self) -> None:
-        """Stop the thread; what is left fails with `Cancelled`. Safe to call again."""
+        """Stop the thread; what is left fails with `Cancelled`. Safe to call again.
+
+        A step that does not end cannot be stopped. Its thread is left behind, and what is left
+        fails with `EngineFailed`.
+        """
         self._call(self._stop)
-        self._thread.join()
+        self._thread.join(_LAST_STEP)
+        if self._thread.is_alive():
+            self._cut("its last step did not end")
 
     # On the engine's thread.
 
     def _loop(self) -> None:
         try:
-            while self._state != "closed":
+            while not self._ended:
                 self._wait()
                 self._step()
         except Exception as error:
-            self._break_down(error)
+            # A step raised what no barrier held: say so to everybody instead of going silent.
+            _log.critical("the engine stopped", exc_info=error)
+            self._cut(f"{type(error).__name__}: {error}"[:200])
+        with self._wake:
+            self._over = True
+        self._run_calls()
 
-    def _step(self) -> None:
+    def _run_calls(self) -> None:
         while self._calls:
             self._calls.popleft()()
-        if self._state != "closed":
-            for event in self._engine.step(self._clock()):
-                self._deliver(event)
+
+    def _step(self) -> None:
+        self._run_calls()
+        if not self._ended:
+            events = self._engine.step(self._clock())
+            # First: who hears of an end may ask at once what has become free.
             self._capacity = self._engine.capacity()
+            self._deliver(events)
         self._last_step = self._clock()
 
     def _wait(self) -> None:
@@ -149,6 +168,9 @@ class EmbeddedBackend:
                 self._wake.wait(_LOADING if self._engine.busy else _BEAT)
 
     def _submit(self, request: GenerateRequest, put: Callable[[_Item], None]) -> None:
+        if self._ended:
+            put(self._refusal())
+            return
         try:
             self._engine.submit(request, self._clock())
         except ForewordError as error:
@@ -159,29 +181,48 @@ class EmbeddedBackend:
         else:
             self._streams[request.id] = put
 
-    def _deliver(self, event: Event) -> None:
-        put = self._streams.get(event.id)
-        if put is None:
-            return
-        put(event.error if isinstance(event, Failure) else event)
-        if isinstance(event, Failure) or not self._engine.knows(event.id):
-            del self._streams[event.id]
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if (put := self._streams.get(event.id)) is not None:
+                put(event.error if isinstance(event, Failure) else event)
+        # Only now: several answers of a request may have come to their end in the same step.
+        for name in {event.id for event in events}:
+            if not self._engine.knows(name):
+                self._streams.pop(name, None)
 
     def _stop(self) -> None:
+        if self._ended:
+            return
+        self._cut_off = len(self._streams)
         self._engine.close()
-        for event in self._engine.step(self._clock()):
-            self._deliver(event)
+        self._deliver(self._engine.step(self._clock()))
         self._state = "closed"
 
-    def _break_down(self, error: Exception) -> None:
-        """A step raised what no barrier held: say so to everybody instead of going silent."""
-        _log.critical("the engine stopped", exc_info=error)
-        self._state, self._detail = "failed", f"{type(error).__name__}: {error}"[:200]
-        for put in self._streams.values():
-            put(EngineFailed("the engine stopped; ask another one", retry_after=1.0))
-        self._streams.clear()
+    # On any thread.
 
-    def _call(self, call: Callable[[], None]) -> None:
+    @property
+    def _ended(self) -> bool:
+        return self._state in ("failed", "closed")
+
+    def _refusal(self) -> ForewordError:
+        if self._state == "failed":
+            return EngineFailed(f"the engine stopped ({self._detail}); ask another one")
+        return Overloaded(
+            "this engine takes no new requests; ask another one", code="serving.draining"
+        )
+
+    def _cut(self, detail: str) -> None:
+        """The engine answers nobody any more: tell every stream."""
+        self._state, self._detail = "failed", detail
+        streams, self._streams = self._streams, {}
+        self._cut_off = len(streams)
+        for put in list(streams.values()):
+            put(EngineFailed("the engine stopped; ask another one", retry_after=1.0))
+
+    def _call(self, call: Callable[[], None]) -> bool:
+        """Have the engine's thread do something; False if it does nothing any more."""
         with self._wake:
-            self._calls.append(call)
-            self._wake.notify()
+            if not self._over:
+                self._calls.append(call)
+                self._wake.notify()
+            return not self._over

@@ -205,7 +205,7 @@ class Engine:
 
     def close(self) -> None:
         """Fail what is left and free the memory of prefixes."""
-        for job in [*self._jobs.values()]:
+        for job in (*self._jobs.values(), *self._admission.queue.clear()):
             self._fail(job, Cancelled("the engine was closed"))
         if self._store is not None:
             self._store.close()
@@ -268,7 +268,7 @@ class Engine:
         except Exception as error:
             _log.warning("a step of %d answers failed: %r", len(turns), error)
             turns, logits = self._run_apart(turns)
-        return self._drawn(turns), logits
+        return self._drawn(turns, logits), logits
 
     def _run_apart(self, turns: Sequence[_Turn]) -> tuple[list[_Turn], Tensor]:
         """After a step failed: each answer alone, so that only what is broken fails.
@@ -287,13 +287,16 @@ class Engine:
         stacked = torch.stack([logits for _, logits in rows]) if rows else torch.empty(0, 0)
         return [turn for turn, _ in rows], stacked
 
-    def _drawn(self, turns: Sequence[_Turn]) -> list[_Draw]:
+    def _drawn(self, turns: Sequence[_Turn], logits: Tensor) -> list[_Draw]:
         """Note what was computed; of a prompt only its last piece gives a token to each answer."""
         draws: list[_Draw] = []
         for row, turn in enumerate(turns):
             job = turn.job
             if not job.prefilling:
                 draws.append(_Draw(job, turn.answer, row))
+                continue
+            if not bool(logits[row].max().isfinite()):
+                self._spoil(job)
                 continue
             job.computed += len(turn.piece.tokens)
             if job.prefilling:
@@ -334,7 +337,7 @@ class Engine:
             if draw.job.id not in self._jobs:
                 continue
             if i in chosen.broken:
-                self._fail(draw.job, _no_token(draw.job))
+                self._spoil(draw.job)
                 continue
             try:
                 self._accept(draw, token, chosen.logprobs.get(i))
@@ -381,6 +384,12 @@ class Engine:
         self._jobs.pop(job.id, None)
         self._admission.release(job, clear=True)
         self._events.append(Failure(job.id, error))
+
+    def _spoil(self, job: Job) -> None:
+        """Fail a job whose numbers are none, in the step that made them: later its rows may have
+        moved, and left them where another request's are."""
+        self._fail(job, _no_token(job))
+        job.answers[0].row.arena.wipe_free()
 
     def _rows_in_use(self) -> int:
         return sum(arena.used for arena in self._pool.arenas.values())

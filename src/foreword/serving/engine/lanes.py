@@ -87,7 +87,8 @@ class Lane(Generic[Ticket, Result]):
                 break
             if self._running.pop(job, None) is None:
                 self._lost.discard(job)
-                self._dismiss(1)  # another has taken its place
+                if self._threads > self._width + len(self._lost):
+                    self._dismiss(1)  # another has taken its place
             else:
                 yield Outcome(job.ticket, result, error)
         for job in [job for job, began in self._running.items() if now - began >= self._limit]:

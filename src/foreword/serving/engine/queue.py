@@ -224,6 +224,10 @@ class FairQueue(Generic[Item]):
         late = list(itertools.takewhile(lambda due: due[0] <= now, self._due))
         return [item for _, name in late if (item := self.cancel(name)) is not None]
 
+    def clear(self) -> list[Item]:
+        """Remove and return everything that waits."""
+        return [item for name in list(self._placed) if (item := self.cancel(name)) is not None]
+
     def check_integrity(self) -> None:
         """Compare every list with the items.
 

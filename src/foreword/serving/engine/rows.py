@@ -99,6 +99,8 @@ class Arena:
         self.rows: list[Row] = []
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self._touched = 0
+        """Rows from here on are as they were allocated, or wiped."""
 
     @property
     def used(self) -> int:
@@ -115,6 +117,7 @@ class Arena:
     def take(self) -> Row:
         row = Row(self, self.used)
         self.rows.append(row)
+        self._touched = max(self._touched, self.used)
         return row
 
     def give_back(self, row: Row) -> None:
@@ -126,6 +129,15 @@ class Arena:
             self.rows[row.index] = last
             last.index = row.index
         row.index = -1
+
+    def wipe_free(self) -> None:
+        """Zero what rows left behind, after a request whose numbers were not finite.
+
+        A row that moves into a gap leaves a copy of itself, and `Row.clear` does not find it.
+        """
+        for tensor in (*self.keys, *self.values):
+            tensor[self.used : self._touched].zero_()
+        self._touched = self.used
 
     def resize(self, rows: int) -> None:
         """Make room for so many rows; if there is no memory for all of it, nothing changes."""
@@ -173,8 +185,8 @@ class RowPool:
     @property
     def token_bytes(self) -> int:
         """Bytes of one token's keys and values over all layers."""
-        size = torch.empty((), dtype=self.dtype).element_size()
-        return sum(g.kv_heads * (g.key_dim + g.value_dim) for g in self.layers) * size
+        values = sum(g.kv_heads * (g.key_dim + g.value_dim) for g in self.layers)
+        return values * self.dtype.itemsize
 
     def ever_fits(self, tokens: int, rows: int) -> bool:
         """Whether `rows` rows for `tokens` tokens would fit an empty pool."""
