@@ -26,9 +26,9 @@ from foreword.prefix.kv import LayerKV, PrefixKV
 from foreword.prefix.probe import make_probes, probe_inputs
 from foreword.serving.contract import BARE, AdapterSet, Chunk, GenerateRequest
 from foreword.serving.engine.engine import Engine, EngineSettings, Failure
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.prefixes import Budgets, PrefixStore, Resident
-from foreword.serving.engine.rows import RowPool
+from foreword.serving.engine.model.rows import RowPool
+from foreword.serving.engine.residency.store import Budgets, PrefixStore, Resident
+from foreword.serving.engine.waiting.ledger import Ledger
 from foreword.signing.envelope import sign
 from foreword.signing.keys import new_key
 from foreword.signing.policy import TrustedKey, TrustPolicy

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from foreword.prefix.base_model import BaseModel, load_base
 from foreword.prefix.bases import demo_base
-from foreword.serving.engine.attention import Piece, Step
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.rows import RowPool
-from foreword.serving.engine.runner import ModelRunner
+from foreword.serving.engine.model.attention import Piece, Step
+from foreword.serving.engine.model.rows import RowPool
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.waiting.ledger import Ledger
 
 PAST = 64
 OURS = "written out + packed"

@@ -16,7 +16,7 @@ import torch
 from foreword.artifact import Digest
 from foreword.errors import PrefixUnavailable
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.engine.prefixes import Budgets, PrefixStore, Resident
+from foreword.serving.engine.residency.store import Budgets, PrefixStore, Resident
 from tests.serving.prefix_samples import Source, artifact, kv
 from tests.tiny import tiny_base
 

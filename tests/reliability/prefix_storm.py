@@ -22,8 +22,8 @@ import torch
 
 from foreword.artifact import Artifact, Digest
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.prefixes import Budgets, PrefixStore, Resident
-from foreword.serving.engine.tiers import DiskTier
+from foreword.serving.engine.residency.store import Budgets, PrefixStore, Resident
+from foreword.serving.engine.residency.tiers import DiskTier
 from foreword.signing.store import open_verified
 from foreword.signing.verify import VerifiedArtifact, verify
 from tests.registry.scratch import scratch

@@ -14,7 +14,7 @@ import pytest
 from foreword.errors import PrefixUnavailable
 from foreword.prefix import kv as kv_module
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.prefixes import Budgets, LoadLimits, PrefixStore
+from foreword.serving.engine.residency.store import Budgets, LoadLimits, PrefixStore
 from tests.reliability.report import LONG, ROOT, Goals
 from tests.serving.prefix_samples import Clock, Source, artifact, load, until, use
 from tests.tiny import tiny_base

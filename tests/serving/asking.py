@@ -27,7 +27,7 @@ from foreword.serving.contract import (
     Usage,
 )
 from foreword.serving.engine.engine import Engine, EngineSettings, Event, Failure
-from foreword.serving.engine.held import HeldPrefixes
+from foreword.serving.engine.residency.held import HeldPrefixes
 from tests.serving.prefix_samples import kv
 from tests.tiny import ids, tokenizer
 

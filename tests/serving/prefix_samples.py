@@ -18,8 +18,8 @@ from foreword.errors import PrefixUnavailable
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.kv import LayerKV, PrefixKV
 from foreword.prefix.probe import make_probes, probe_inputs
-from foreword.serving.engine.prefixes import Budgets, PrefixStore, Resident
-from foreword.serving.engine.tiers import DiskTier
+from foreword.serving.engine.residency.store import Budgets, PrefixStore, Resident
+from foreword.serving.engine.residency.tiers import DiskTier
 from foreword.signing.store import open_verified
 from foreword.signing.verify import VerifiedArtifact, verify
 from tests.signing.made import NOW, key, policy, signed

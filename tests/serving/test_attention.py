@@ -18,10 +18,10 @@ from foreword.artifact import Site
 from foreword.errors import UnsupportedModel
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.engine.attention import Piece
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.rows import Row, RowPool
-from foreword.serving.engine.runner import ModelRunner
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.rows import Row, RowPool
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.waiting.ledger import Ledger
 from tests.serving.asking import logits_of, text
 from tests.serving.prefix_samples import kv
 from tests.tiny import DECODERS, WINDOW, WINDOWED, tiny, tiny_base

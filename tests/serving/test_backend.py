@@ -17,10 +17,10 @@ from torch import Tensor
 from foreword.errors import Cancelled, EngineFailed, ForewordError, Overloaded, UsageError
 from foreword.prefix.base_model import BaseModel
 from foreword.serving.contract import Backend, Chunk, Constraint, Finish, GenerateRequest, Sampling
-from foreword.serving.engine.attention import Piece
 from foreword.serving.engine.backend import EmbeddedBackend
 from foreword.serving.engine.engine import Engine, Event
-from foreword.serving.engine.runner import ModelRunner
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.runner import ModelRunner
 from tests.serving.asking import answers, ask, engine_with, loaded, text
 from tests.tiny import tiny_base
 

@@ -14,7 +14,7 @@ from foreword.errors import (
     StorageError,
     TrustError,
 )
-from foreword.serving.engine.breaker import Breaker, BreakerRules, Failure, after_failure
+from foreword.serving.engine.residency.breaker import Breaker, BreakerRules, Failure, after_failure
 
 RULES = BreakerRules(tries=3, pause=0.1, shortest=0.5, longest=2.0, permanent=60.0)
 SOON = Failure("prefix.fetch_failed", "no answer")

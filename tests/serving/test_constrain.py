@@ -22,8 +22,8 @@ from transformers import (
 from foreword.errors import CompatibilityError, UsageError
 from foreword.prefix.bases import demo_base
 from foreword.serving.contract import Constraint
-from foreword.serving.engine import constrain, lexicon, trial
-from foreword.serving.engine.constrain import Grammars, Matcher
+from foreword.serving.engine.choice import constrain, lexicon, trial
+from foreword.serving.engine.choice.constrain import Grammars, Matcher
 from tests.tiny import tokenizer
 
 END = 2

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foreword.prefix.bases import demo_base
-from foreword.serving.engine.detokenize import Detokenizer, Spelling
+from foreword.serving.engine.text.detokenize import Detokenizer, Spelling
 from tests.tiny import tokenizer as characters
 
 

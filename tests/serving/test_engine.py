@@ -36,11 +36,11 @@ from foreword.serving.contract import (
     GenerateRequest,
     Sampling,
 )
-from foreword.serving.engine.attention import Piece
 from foreword.serving.engine.engine import Engine, EngineSettings
-from foreword.serving.engine.prefixes import Budgets, PrefixStore
-from foreword.serving.engine.queue import Limits
-from foreword.serving.engine.runner import ModelRunner
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.residency.store import Budgets, PrefixStore
+from foreword.serving.engine.waiting.queue import Limits
 from tests.serving.asking import (
     Driver,
     answers,
@@ -642,7 +642,7 @@ def test_a_prompt_that_breaks_ends_before_its_row_can_move() -> None:
 def test_an_answer_that_breaks_on_its_way_out_fails_alone(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.serving.engine.stops import StopScanner
+    from foreword.serving.engine.text.stops import StopScanner
 
     bad, good = ask(text(5, 1), stop=("zzz",)), ask(text(5, 2))
     push = StopScanner.push

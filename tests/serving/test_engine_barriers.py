@@ -16,12 +16,12 @@ from foreword.prefix.kv import LayerKV, PrefixKV
 from foreword.prefix.loading import LoadedPrefix
 from foreword.serving.contract import AdapterSet, Chunk, Constraint, GenerateRequest
 from foreword.serving.engine import engine as engine_module
-from foreword.serving.engine import sampling
-from foreword.serving.engine.constrain import Matcher
+from foreword.serving.engine.choice import sampling
+from foreword.serving.engine.choice.constrain import Matcher
+from foreword.serving.engine.choice.sampling import Chosen, RowSampler
 from foreword.serving.engine.engine import Engine, EngineSettings, Failure
-from foreword.serving.engine.held import HeldPrefixes
-from foreword.serving.engine.rows import Arena, Row
-from foreword.serving.engine.sampling import Chosen, RowSampler
+from foreword.serving.engine.model.rows import Arena, Row
+from foreword.serving.engine.residency.held import HeldPrefixes
 from tests.reliability.marked import BARE, marked_base, marked_prefix, token
 from tests.tiny import tiny_base
 

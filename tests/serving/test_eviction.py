@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foreword.artifact import Digest
-from foreword.serving.engine.eviction import IdleOrder
+from foreword.serving.engine.residency.eviction import IdleOrder
 
 NAMES = [Digest(f"{number:064x}") for number in range(4000)]
 

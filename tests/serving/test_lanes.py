@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from foreword.serving.engine import lanes
-from foreword.serving.engine.lanes import Lane, Outcome
+from foreword.serving.engine.residency import lanes
+from foreword.serving.engine.residency.lanes import Lane, Outcome
 
 Words = Lane[str, str]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from foreword.errors import ConfigError, EngineFailed
-from foreword.serving.engine.ledger import Ledger, Reservation
+from foreword.serving.engine.waiting.ledger import Ledger, Reservation
 
 BUDGET = 1000
 OWNERS = st.sampled_from(["acme", "globex", ""])

@@ -16,10 +16,10 @@ from foreword.prefix.kv import PrefixKV
 from foreword.prefix.loading import LoadedPrefix
 from foreword.prefix.observe import kv_of_tokens
 from foreword.serving.contract import Sampling
-from foreword.serving.engine.attention import Piece
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.rows import RowPool
-from foreword.serving.engine.runner import ModelRunner
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.rows import RowPool
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.waiting.ledger import Ledger
 from tests.serving.asking import answers, ask, engine_with, held, loaded, text
 from tests.serving.prefix_samples import kv
 from tests.tiny import DECODERS, tiny, tiny_base

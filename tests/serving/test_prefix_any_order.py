@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from foreword.artifact import Artifact, Digest
 from foreword.errors import PrefixUnavailable, StorageError
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.prefixes import (
+from foreword.serving.engine.residency.store import (
     BreakerRules,
     LoadLimits,
     Resident,

@@ -9,7 +9,7 @@ from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix import kv as kv_module
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.prefixes import (
+from foreword.serving.engine.residency.store import (
     LoadLimits,
 )
 from tests.serving.prefix_samples import (

@@ -10,7 +10,7 @@ import pytest
 from foreword.artifact import Digest
 from foreword.errors import ConfigError, PrefixUnavailable
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.prefixes import (
+from foreword.serving.engine.residency.store import (
     Budgets,
     PrefixStore,
 )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from foreword.errors import ConfigError, DeadlineExceeded, EngineFailed, Overloaded, UsageError
-from foreword.serving.engine.ledger import Ledger, Reservation
-from foreword.serving.engine.queue import FairQueue, Limits
-from foreword.serving.engine.shares import Shares
+from foreword.serving.engine.waiting.ledger import Ledger, Reservation
+from foreword.serving.engine.waiting.queue import FairQueue, Limits
+from foreword.serving.engine.waiting.shares import Shares
 
 IDS = itertools.count()
 

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from foreword.artifact import Digest
 from foreword.errors import ConfigError, EngineFailed
 from foreword.serving.contract import BARE, AdapterSet
-from foreword.serving.engine import chains
-from foreword.serving.engine.chains import BLOCK
-from foreword.serving.engine.reuse import PromptCache
-from foreword.serving.engine.sightings import Sightings
+from foreword.serving.engine.reuse import chains
+from foreword.serving.engine.reuse.chains import BLOCK
+from foreword.serving.engine.reuse.prompts import PromptCache
+from foreword.serving.engine.reuse.sightings import Sightings
 
 BASE = Digest.of(b"a base")
 ADAPTERS = tuple(AdapterSet(Digest.of(bytes([n]))) for n in range(2))

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from foreword.artifact import LayerGeometry, Site
 from foreword.errors import EngineFailed
 from foreword.prefix.kv import LayerKV, PrefixKV
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.rows import SMALLEST, Row, RowPool, capacity_for
+from foreword.serving.engine.model.rows import SMALLEST, Row, RowPool, capacity_for
+from foreword.serving.engine.waiting.ledger import Ledger
 
 LAYERS = {0: LayerGeometry(2, 4, 4), 1: LayerGeometry(1, 6, 2)}
 TOKEN = 4 * (2 * (4 + 4) + 1 * (6 + 2))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from transformers import generation as theirs
 
 from foreword.serving.contract import GenerateRequest, Sampling
-from foreword.serving.engine import filters
-from foreword.serving.engine.noise import draw, gumbel
-from foreword.serving.engine.penalties import Seen, penalize
-from foreword.serving.engine.sampling import RowSampler, choose, temper
+from foreword.serving.engine.choice import filters
+from foreword.serving.engine.choice.noise import draw, gumbel
+from foreword.serving.engine.choice.penalties import Seen, penalize
+from foreword.serving.engine.choice.sampling import RowSampler, choose, temper
 
 VOCAB = 1000
 PROMPT = (3, 3, 7, 500)

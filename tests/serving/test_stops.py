@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreword.serving.engine.stops import StopScanner
+from foreword.serving.engine.text.stops import StopScanner
 
 
 def naive(text: str, stops: list[str]) -> tuple[str, bool]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from foreword.artifact import Digest
 from foreword.artifact.package import ENVELOPES, MANIFEST, TENSORS
 from foreword.errors import ConfigError, StorageError, TrustError
-from foreword.serving.engine import tiers
-from foreword.serving.engine.tiers import DiskTier, RecentlyUsed
+from foreword.serving.engine.residency import tiers
+from foreword.serving.engine.residency.tiers import DiskTier, RecentlyUsed
 from foreword.signing.policy import TrustPolicy
 from foreword.signing.store import open_verified
 from foreword.signing.verify import VerifiedArtifact

@@ -18,8 +18,8 @@ from foreword.prefix.prompts import PLAIN, encode_prompt, render
 from foreword.serving import seq2seq
 from foreword.serving.contract import AdapterSet, Chunk, GenerateRequest, Sampling
 from foreword.serving.engine.engine import Engine, EngineSettings, Failure
-from foreword.serving.engine.held import HeldPrefixes
-from foreword.serving.engine.queue import Limits
+from foreword.serving.engine.residency.held import HeldPrefixes
+from foreword.serving.engine.waiting.queue import Limits
 
 _AT_ONCE = 32
 """Answers decoded together; more gain little on a CPU and take memory."""

@@ -13,14 +13,14 @@ from foreword.errors import PrefixUnavailable, UsageError
 from foreword.prefix.base_model import BaseModel
 from foreword.serving.contract import GenerateRequest
 from foreword.serving.engine.checks import check_request
-from foreword.serving.engine.constrain import Grammars
-from foreword.serving.engine.detokenize import Detokenizer, Spelling
-from foreword.serving.engine.device import Resident
-from foreword.serving.engine.held import Prefixes
+from foreword.serving.engine.choice.constrain import Grammars
 from foreword.serving.engine.job import Answer, Job
-from foreword.serving.engine.queue import FairQueue, Limits
-from foreword.serving.engine.reuse import PromptCache
-from foreword.serving.engine.rows import Row, RowPool, Snapshot
+from foreword.serving.engine.model.rows import Row, RowPool, Snapshot
+from foreword.serving.engine.residency.device import Resident
+from foreword.serving.engine.residency.held import Prefixes
+from foreword.serving.engine.reuse.prompts import PromptCache
+from foreword.serving.engine.text.detokenize import Detokenizer, Spelling
+from foreword.serving.engine.waiting.queue import FairQueue, Limits
 
 _AHEAD = 8
 """Requests of a full engine whose prefixes are loaded before there is a row for them."""

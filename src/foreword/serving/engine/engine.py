@@ -32,15 +32,15 @@ from foreword.errors import (
 from foreword.prefix.base_model import BaseModel
 from foreword.serving.contract import AdapterSet, Capacity, Chunk, GenerateRequest, TokenLogprob
 from foreword.serving.engine.admission import Admission, Refused
-from foreword.serving.engine.attention import Piece
-from foreword.serving.engine.held import Prefixes
+from foreword.serving.engine.choice.sampling import choose
 from foreword.serving.engine.job import Answer, Job
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.queue import Limits
-from foreword.serving.engine.reuse import PromptCache
-from foreword.serving.engine.rows import RowPool, Snapshot
-from foreword.serving.engine.runner import ModelRunner
-from foreword.serving.engine.sampling import choose
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.rows import RowPool, Snapshot
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.residency.held import Prefixes
+from foreword.serving.engine.reuse.prompts import PromptCache
+from foreword.serving.engine.waiting.ledger import Ledger
+from foreword.serving.engine.waiting.queue import Limits
 
 _log = logging.getLogger(__name__)
 

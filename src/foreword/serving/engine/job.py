@@ -12,13 +12,13 @@ from foreword.serving.contract import (
     TokenLogprob,
     Usage,
 )  # fmt: skip
-from foreword.serving.engine.attention import Piece
-from foreword.serving.engine.constrain import Matcher
-from foreword.serving.engine.detokenize import Detokenizer
-from foreword.serving.engine.device import Resident
-from foreword.serving.engine.rows import Row
-from foreword.serving.engine.sampling import RowSampler
-from foreword.serving.engine.stops import StopScanner
+from foreword.serving.engine.choice.constrain import Matcher
+from foreword.serving.engine.choice.sampling import RowSampler
+from foreword.serving.engine.model.attention import Piece
+from foreword.serving.engine.model.rows import Row
+from foreword.serving.engine.residency.device import Resident
+from foreword.serving.engine.text.detokenize import Detokenizer
+from foreword.serving.engine.text.stops import StopScanner
 
 
 class Said(NamedTuple):

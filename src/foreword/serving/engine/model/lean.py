@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from foreword.serving.engine.attention import Scoring, Step
-from foreword.serving.engine.packed import PackedLinear
+from foreword.serving.engine.model.attention import Scoring, Step
+from foreword.serving.engine.model.packed import PackedLinear
 
 _FAMILIES = {
     "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",

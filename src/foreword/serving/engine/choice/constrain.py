@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foreword.errors import UsageError
 from foreword.serving.contract import Constraint
-from foreword.serving.engine.lexicon import make_tokenizer
-from foreword.serving.engine.trial import objection
+from foreword.serving.engine.choice.lexicon import make_tokenizer
+from foreword.serving.engine.choice.trial import objection
 
 MAX_CONSTRAINT_BYTES = 64 * 1024
 KEPT_GRAMMARS = 64

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from foreword.artifact import Site
 from foreword.prefix.kv import LayerKV, PrefixKV
-from foreword.serving.engine.rows import Arena, Row
+from foreword.serving.engine.model.rows import Arena, Row
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class _Decoding:
             positions = self.columns[chosen] + length
             near = torch.arange(length, device=self.device) > positions[:, None] - scoring.window
             mask = _additive(near.repeat_interleave(group, 0), grouped)[:, 0, 0][None, None]
-        seen, seen_lse = _with_lse(queries, kv.key[None], kv.value[None], mask, scoring)
+        seen, seen_lse = _with_lse(queries, *_batch(kv, queries), mask, scoring)
         seen = seen.view(kv_heads, rows, group, -1).transpose(0, 1)
         seen_lse = seen_lse.view(kv_heads, rows, group).transpose(0, 1)
         out[chosen] = _joined(out[chosen], lse[chosen], seen, seen_lse)
@@ -223,7 +223,7 @@ class _Prompt:
         if piece.shared and kv is not None:
             front = self._front(kv.key.shape[1], scoring.window, group, query)
             out = _joined(
-                *_with_lse(*own), *_with_lse(queries, kv.key[None], kv.value[None], front, scoring)
+                *_with_lse(*own), *_with_lse(queries, *_batch(kv, queries), front, scoring)
             )
         else:
             out = _attention(*own)
@@ -262,6 +262,11 @@ def _shared(pieces: Sequence[Piece]) -> list[tuple[PrefixKV, Tensor]]:
         if piece.shared and piece.prefix is not None:
             users.setdefault(id(piece.prefix), (piece.prefix, []))[1].append(i)
     return [(prefix, torch.tensor(which, device=prefix.device)) for prefix, which in users.values()]
+
+
+def _batch(kv: LayerKV, like: Tensor) -> tuple[Tensor, Tensor]:
+    """A shared prefix's key and value as a batch of one, in the model's dtype."""
+    return kv.key[None].to(like.dtype), kv.value[None].to(like.dtype)
 
 
 def _additive(visible: Tensor, like: Tensor) -> Tensor:

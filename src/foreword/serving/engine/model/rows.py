@@ -24,7 +24,7 @@ from torch import Tensor
 from foreword.artifact import LayerGeometry, Site
 from foreword.errors import EngineFailed
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.engine.ledger import Ledger, Reservation
+from foreword.serving.engine.waiting.ledger import Ledger, Reservation
 
 _log = logging.getLogger(__name__)
 SMALLEST = 64

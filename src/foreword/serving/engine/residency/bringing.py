@@ -9,8 +9,8 @@ from foreword.artifact import Digest
 from foreword.errors import ArtifactError, StorageError
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.loading import require_fit
-from foreword.serving.engine.flights import Built, Found
-from foreword.serving.engine.tiers import DiskTier
+from foreword.serving.engine.residency.flights import Built, Found
+from foreword.serving.engine.residency.tiers import DiskTier
 from foreword.signing.verify import VerifiedArtifact
 
 Fetch = Callable[[Digest], VerifiedArtifact]

@@ -9,7 +9,7 @@ from typing import Protocol
 from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix.loading import LoadedPrefix
-from foreword.serving.engine.device import Resident
+from foreword.serving.engine.residency.device import Resident
 
 
 class Prefixes(Protocol):

@@ -29,10 +29,10 @@ from typing import Generic
 from foreword.artifact import Digest
 from foreword.errors import ConfigError, EngineFailed
 from foreword.serving.contract import AdapterSet
-from foreword.serving.engine import chains
-from foreword.serving.engine.chains import BLOCK
-from foreword.serving.engine.shelf import Entry, Payload, Shelf
-from foreword.serving.engine.sightings import Sightings
+from foreword.serving.engine.reuse import chains
+from foreword.serving.engine.reuse.chains import BLOCK
+from foreword.serving.engine.reuse.shelf import Entry, Payload, Shelf
+from foreword.serving.engine.reuse.sightings import Sightings
 
 _TENANTS_WATCHED = 4096
 """Of more tenants, the sightings of the one that came least recently are forgotten, not its entries."""

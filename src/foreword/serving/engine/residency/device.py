@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.engine.eviction import IdleOrder
+from foreword.serving.engine.residency.eviction import IdleOrder
 
 
 @dataclass(frozen=True, eq=False)

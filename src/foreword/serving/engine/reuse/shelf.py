@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from foreword.errors import EngineFailed
 from foreword.serving.contract import AdapterSet
-from foreword.serving.engine.chains import BLOCK
+from foreword.serving.engine.reuse.chains import BLOCK
 
 Payload = TypeVar("Payload")
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from foreword.artifact import Digest
 from foreword.errors import ConfigError
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.engine.breaker import Breaker, BreakerRules, Failure, after_failure
-from foreword.serving.engine.bringing import Fetch
-from foreword.serving.engine.device import DeviceTier, Resident, require
-from foreword.serving.engine.flights import Landing, LoadLimits, Tiers
-from foreword.serving.engine.loads import Loads
-from foreword.serving.engine.tiers import DiskTier, HostTier
+from foreword.serving.engine.residency.breaker import Breaker, BreakerRules, Failure, after_failure
+from foreword.serving.engine.residency.bringing import Fetch
+from foreword.serving.engine.residency.device import DeviceTier, Resident, require
+from foreword.serving.engine.residency.flights import Landing, LoadLimits, Tiers
+from foreword.serving.engine.residency.loads import Loads
+from foreword.serving.engine.residency.tiers import DiskTier, HostTier
 
 __all__ = ["BreakerRules", "Budgets", "LoadLimits", "PrefixStore", "Resident", "StoreStats"]
 

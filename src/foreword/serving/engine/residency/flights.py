@@ -9,9 +9,9 @@ from typing import Literal
 from foreword.artifact import Digest, Manifest
 from foreword.artifact.manifest import tensor_bytes
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.engine.breaker import Failure
-from foreword.serving.engine.device import DeviceTier
-from foreword.serving.engine.tiers import DiskTier, HostTier
+from foreword.serving.engine.residency.breaker import Failure
+from foreword.serving.engine.residency.device import DeviceTier
+from foreword.serving.engine.residency.tiers import DiskTier, HostTier
 from foreword.signing.verify import VerifiedArtifact
 
 Source = Literal["host", "disk", "fetch"]

@@ -18,11 +18,11 @@ from foreword.prefix.base_model import BaseModel
 from foreword.prefix.discover import probe_inputs
 from foreword.prefix.selfcheck import tolerance
 from foreword.prefix.slots import Hub, Slot
-from foreword.serving.engine.attention import Piece, Scoring, Step
-from foreword.serving.engine.lean import lean_decoder
-from foreword.serving.engine.ledger import Ledger
-from foreword.serving.engine.packed import PackedLinear, packs
-from foreword.serving.engine.rows import RowPool
+from foreword.serving.engine.model.attention import Piece, Scoring, Step
+from foreword.serving.engine.model.lean import lean_decoder
+from foreword.serving.engine.model.packed import PackedLinear, packs
+from foreword.serving.engine.model.rows import RowPool
+from foreword.serving.engine.waiting.ledger import Ledger
 
 _REFUSED = {"position_bias", "s_aux", "cache"}
 """What a layer may ask of its attention function that ours does not do."""

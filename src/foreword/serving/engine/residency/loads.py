@@ -25,12 +25,20 @@ from foreword.errors import ForewordError, PrefixUnavailable
 from foreword.prefix.base_model import BaseModel
 from foreword.prefix.kv import PrefixKV
 from foreword.prefix.probe import check_probes
-from foreword.serving.engine.breaker import Failure
-from foreword.serving.engine.bringing import Bringing, Fetch
-from foreword.serving.engine.device import Resident
-from foreword.serving.engine.flights import Built, Flight, Found, Landing, LoadLimits, Stage, Tiers
-from foreword.serving.engine.lanes import Lane
-from foreword.serving.engine.tiers import HostCopy
+from foreword.serving.engine.residency.breaker import Failure
+from foreword.serving.engine.residency.bringing import Bringing, Fetch
+from foreword.serving.engine.residency.device import Resident
+from foreword.serving.engine.residency.flights import (
+    Built,
+    Flight,
+    Found,
+    Landing,
+    LoadLimits,
+    Stage,
+    Tiers,
+)
+from foreword.serving.engine.residency.lanes import Lane
+from foreword.serving.engine.residency.tiers import HostCopy
 
 _MOST_UNWRITTEN = 8
 """Copies that wait for a slow disk; more are not kept."""

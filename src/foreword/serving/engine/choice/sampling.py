@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreword.serving.contract import GenerateRequest, TokenLogprob
-from foreword.serving.engine.filters import keep_min_p, keep_top_k, keep_top_p
-from foreword.serving.engine.noise import draw
-from foreword.serving.engine.penalties import Seen, penalize
+from foreword.serving.engine.choice.filters import keep_min_p, keep_top_k, keep_top_p
+from foreword.serving.engine.choice.noise import draw
+from foreword.serving.engine.choice.penalties import Seen, penalize
 
 Scores = NDArray[np.float32]
 """`[vocab]`: logits of one row, on their way to a choice."""

@@ -35,7 +35,7 @@ from heapq import heappop, heapreplace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from foreword.errors import ConfigError, DeadlineExceeded, EngineFailed, Overloaded, UsageError
-from foreword.serving.engine.shares import Shares
+from foreword.serving.engine.waiting.shares import Shares
 
 _RATE_OVER = 64
 _SOONEST, _LATEST = 1.0, 60.0
