@@ -26,7 +26,7 @@ NAMES = {
     "foreword": "Foreword",
     "vllm": "vLLM",
     "vllm_lora": "vLLM, LoRAs",
-    "continuous": "transformers, continuous batching",
+    "continuous": "continuous batching",
     "generate": "transformers, generate",
     "peft": "PEFT, prefixes",
     "limit": "the machine's limit",
