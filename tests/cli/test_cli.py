@@ -103,13 +103,17 @@ def test_debug_shows_the_trace() -> None:
     assert done.returncode == 3
 
 
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+"""As in most shells: what is written reaches the device only when it is flushed."""
+
+
 def test_a_full_disk_behind_stdout_is_no_bug(tmp_path: Path) -> None:
     write_artifact(sample(), tmp_path / "made")
     # Opened, never replaced: the device only refuses the bytes.
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", RUN, "inspect", "--json", str(tmp_path / "made")],
-            stdout=full, stderr=subprocess.PIPE, text=True,
+            stdout=full, stderr=subprocess.PIPE, text=True, env=BUFFERED,
         )  # fmt: skip
     assert done.returncode == 6
     assert done.stderr.startswith("error[storage]")
@@ -122,7 +126,7 @@ def test_a_reader_that_leaves_early_is_told_nothing(tmp_path: Path) -> None:
     with os.fdopen(write, "w") as pipe:
         done = subprocess.run(
             [sys.executable, "-c", RUN, "inspect", "--json", str(tmp_path / "made")],
-            stdout=pipe, stderr=subprocess.PIPE, text=True,
+            stdout=pipe, stderr=subprocess.PIPE, text=True, env=BUFFERED,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from foreword.cli.output import errors, out
+from foreword.cli.output import errors, out, write
 from foreword.cli.prefixes import open_prefixes
 from foreword.cli.registry.options import Directory, Trust
 from foreword.errors import DataError, StorageError, UsageError
@@ -135,7 +134,7 @@ def _deliver(rows: list[dict[str, Any]], file: Path | None) -> None:
             out.print(f"[dim]{row['prefix'] or 'bare model'}[/dim]")
             out.print(row["text"], markup=False)
     else:
-        sys.stdout.write(lines)
+        write(lines)
 
 
 def _write(file: Path, text: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +21,22 @@ def visible(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write(text: str) -> None:
+    """Text on stdout as it is, now: at the interpreter's end a full disk could not be told any more.
+
+    Raises:
+        OSError: stdout took not all of it. What is left is dropped, or the end would try it again.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def quiet_libraries() -> None:

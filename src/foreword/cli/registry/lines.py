@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 
-from foreword.cli.output import out, visible
+from foreword.cli.output import out, visible, write
 
 _WIDTH = 9
 
@@ -20,7 +19,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     cells = [[visible(cell) for cell in row] for row in rows]
     if not out.is_terminal:
         for row in cells:
-            sys.stdout.write("\t".join(row) + "\n")  # rich would make spaces of the tabs
+            write("\t".join(row) + "\n")  # rich would make spaces of the tabs
         return
     from rich.table import Table
     from rich.text import Text

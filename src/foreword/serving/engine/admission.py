@@ -139,6 +139,7 @@ class Admission:
         """Give a job its prefix and its rows; False if there is no room for the rows now."""
         job.resident = resident
         job.shared = resident is not None and resident.length >= self._share_from
+        rows: list[Row] | None = None
         entered = False
         try:
             self._check(job)
@@ -151,8 +152,8 @@ class Admission:
             entered = True
         finally:
             if not entered:
-                for answer in job.answers:
-                    self.leave(answer)
+                for row in rows or ():
+                    self._pool.release(row)
                 job.answers, job.resident = [], None
         self._fill(job)
         return True
