@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[train,data,postgres,dev]'
+	  -c constraints.txt -e '.[train,data,postgres,serve,otlp,oidc,eval,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -1,0 +1,1 @@
+"""Judging a prefix: golden sets, metrics, scorecards, gates, drift."""

@@ -1,0 +1,1 @@
+"""The front door: HTTP for many tenants, in front of any backend."""

@@ -1,0 +1,1 @@
+"""From the name in a request to the digest that answers it."""

@@ -1,0 +1,1 @@
+"""OpenAI JSON on one side, the contract on the other."""

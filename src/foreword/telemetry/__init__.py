@@ -1,0 +1,1 @@
+"""What happened, as frozen records, and the sinks that tell it to others."""
