@@ -4,6 +4,7 @@
     ├── UsageError           the request is wrong: change the command, the recipe or the data
     │   ├── ConfigError        a setting is unknown or has a value that cannot be used
     │   ├── DataError          a dataset is missing, empty or has bad rows
+    │   ├── BadRequest         a body sent to the server cannot be used; `param` names the field
     │   └── PromptTooLong      prompt + prefix + new tokens do not fit the model's context
     ├── ArtifactError        the bytes at rest are wrong: get another copy, trust nothing in it
     ├── CompatibilityError   both sides are sound but do not belong together
@@ -15,6 +16,8 @@
     │   ├── Conflict           somebody changed the same thing first: look again, then decide again
     │   └── NotFound           there is no such name, version, alias or digest
     └── ServingError         a request was not answered; nothing else was answered in its place
+        ├── AuthError          nobody we know asks, or somebody who may not: another key
+        ├── QuotaExceeded      its tenant or key has used up what it may: wait `retry_after` seconds
         ├── Overloaded         no room now: try again after `retry_after` seconds
         ├── PrefixUnavailable  its prefix cannot be had now, and why; `retry_after` says when to ask
         ├── DeadlineExceeded   it was not finished in the time it had
@@ -50,6 +53,18 @@ class ConfigError(UsageError):
 
 class DataError(UsageError):
     default_code = "data"
+
+
+class BadRequest(UsageError):
+    """`param`: the field, such as `messages[0].role`; None if it is the body as a whole."""
+
+    default_code = "request"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.param = param
 
 
 class PromptTooLong(UsageError):
@@ -109,6 +124,14 @@ class ServingError(ForewordError):
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class AuthError(ServingError):
+    default_code = "auth"
+
+
+class QuotaExceeded(ServingError):
+    default_code = "quota"
 
 
 class Overloaded(ServingError):

@@ -55,10 +55,10 @@ def decode(data: bytes) -> Any:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
+            object_pairs_hook=unique_keys,
+            parse_constant=refuse_constant,
             parse_int=_small_integer,
-            parse_float=_short_float,
+            parse_float=short_float,
         )
     except (ValueError, RecursionError) as e:
         raise ArtifactError(f"not valid JSON ({str(e)[:200]})", code="json.syntax") from e
@@ -114,14 +114,16 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`object_pairs_hook` for `json.loads`: a key twice is a `ValueError`, not the last one's win."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("an object has the same key twice")
     return result
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """`parse_constant` for `json.loads`: NaN and Infinity are a `ValueError`."""
     raise ValueError(f"{name} is not a JSON number")
 
 
@@ -132,7 +134,8 @@ def _small_integer(text: str) -> int:
     return int(text)
 
 
-def _short_float(text: str) -> float:
+def short_float(text: str) -> float:
+    """`parse_float` for `json.loads`: beyond the range of a double is a `ValueError`."""
     if len(text) > _LONGEST_NUMBER or not math.isfinite(float(text)):
         raise ValueError("a number is too long or not finite")
     return float(text)

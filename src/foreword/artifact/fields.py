@@ -63,6 +63,12 @@ class Fields:
             )  # fmt: skip
         return value
 
+    def boolean(self, name: str) -> bool:
+        value = self._take(name)
+        if not isinstance(value, bool):
+            self._wrong(name, "true or false", value)
+        return value
+
     def number(self, name: str, least: float, most: float) -> float:
         value = self._take(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -73,6 +79,12 @@ class Fields:
                 f"expected {least} to {most}, got {value}",
             )  # fmt: skip
         return float(value)
+
+    def flag(self, name: str) -> bool:
+        value = self._take(name)
+        if not isinstance(value, bool):
+            self._wrong(name, "a truth value", value)
+        return value
 
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         values = self._list(name, most)

@@ -11,6 +11,7 @@ import typer
 
 from foreword import __version__
 from foreword.cli import base, doctor, generate, inspect, keys, peft, sign, train, verify
+from foreword.cli.access import app as access
 from foreword.cli.output import errors, visible
 from foreword.cli.registry import app as registry
 from foreword.errors import ForewordError, StorageError, UsageError
@@ -35,6 +36,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
 app.add_typer(registry.app, name="registry")
+app.add_typer(access.app, name="access")
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ every chunk says which one was attached.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -124,6 +124,37 @@ class Health:
     last_step: float | None
     """`time.monotonic()` of the last finished step; an idle engine still beats."""
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class ResidentPrefix:
+    """A prefix that a request would find loaded."""
+
+    digest: Digest
+    nbytes: int
+    """Of keys and values."""
+    pins: int
+    """Running requests that use it."""
+
+
+class PrefixHost(Protocol):
+    """Where prefixes are resident. Every method returns at once and may be called from any thread."""
+
+    def prefetch(self, digests: Sequence[Digest]) -> None:
+        """Begin to load these ahead of any request: a hint, whose failure is counted and not raised."""
+        ...
+
+    def forget(self, digests: Sequence[Digest]) -> None:
+        """Drop every copy of these, such as when they are revoked; running requests keep theirs.
+
+        Raises:
+            ServingError: it could not be passed on; ask again.
+        """
+        ...
+
+    def residents(self) -> tuple[ResidentPrefix, ...]:
+        """What is resident, as of a moment ago."""
+        ...
 
 
 class Backend(Protocol):

@@ -7,8 +7,8 @@ Decoders run on the batching engine. Encoder-decoders run in static batches of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from foreword.artifact import Digest, PromptFormat
 from foreword.errors import PromptTooLong, UnsupportedModel
@@ -54,6 +54,8 @@ class Completion:
     prefix: str | None
     """Name and version, or None for the bare model."""
     digest: Digest | None
+    seconds: float | None = field(default=None, compare=False)
+    """From the step of its first token to its last, in the batch it shared; None if it ran in none."""
 
 
 def generate(
@@ -64,12 +66,13 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
+    finished: Callable[[int, Completion], None] = lambda place, completion: None,
 ) -> list[Completion]:
     """Answers in the order of `requests`; rows with different prefixes share batches.
 
     Greedy with temperature 0. A decoder's sampled answer depends on `seed` and on its place in the
     list, not on the other requests; an encoder-decoder's on all of them. `progress` is told how
-    many requests are done.
+    many requests are done, `finished` each answer when it ends and its place in the list.
 
     Raises:
         PromptTooLong: prompt, prefix and new tokens do not fit the model's context.
@@ -87,10 +90,13 @@ def generate(
             base, prompts, [r.prefix.kv if r.prefix else None for r in requests],
             max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, progress=progress,
         )  # fmt: skip
-        return [
+        said = [
             _completion(r, ids, base.required_tokenizer().decode(ids, skip_special_tokens=True))
             for r, ids in zip(requests, rows, strict=True)
         ]
+        for place, completion in enumerate(said):
+            finished(place, completion)
+        return said
     asked = [
         GenerateRequest(
             id=str(i),
@@ -103,38 +109,36 @@ def generate(
         for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
     ]
     held = HeldPrefixes(r.prefix for r in requests if r.prefix is not None)
-    answers = _answer(base, held, asked, progress)
-    return [
-        _completion(request, ids, text)
-        for request, (ids, text) in zip(requests, answers, strict=True)
-    ]
+    answers: dict[int, Completion] = {}
+    for place, chunks, seconds in _answers(base, held, asked):
+        ids = [token for chunk in chunks for token in chunk.tokens]
+        text = "".join(chunk.text for chunk in chunks)
+        answers[place] = _completion(requests[place], ids, text, seconds)
+        finished(place, answers[place])
+        if len(answers) % _AT_ONCE == 0 or len(answers) == len(asked):
+            progress(len(answers))
+    return [answers[place] for place in range(len(asked))]
 
 
-def _answer(
-    base: BaseModel,
-    held: HeldPrefixes,
-    requests: Sequence[GenerateRequest],
-    progress: Callable[[int], None],
-) -> list[tuple[list[int], str]]:
-    """Tokens and text of every request, all through one engine."""
+def _answers(
+    base: BaseModel, held: HeldPrefixes, requests: Sequence[GenerateRequest]
+) -> Iterator[tuple[int, list[Chunk], float]]:
+    """Place, chunks and seconds of every request as it ends, all through one engine."""
     waiting = Limits(total=len(requests) + 1, per_tenant=len(requests) + 1)
     engine = Engine(base, held, EngineSettings(most_running=_AT_ONCE, queue=waiting))
     for request in requests:
         engine.submit(request, time.monotonic())
-    chunks: dict[str, list[Chunk]] = {request.id: [] for request in requests}
-    finished = 0
+    said: dict[str, tuple[float, list[Chunk]]] = {}
     while engine.busy:
-        for event in engine.step(time.monotonic()):
+        now = time.monotonic()
+        for event in engine.step(now):
             if isinstance(event, Failure):
                 raise event.error
-            chunks[event.id].append(event)
-            finished += event.finish is not None
-            if event.finish is not None and (finished % _AT_ONCE == 0 or finished == len(requests)):
-                progress(finished)
-    return [
-        ([t for chunk in said for t in chunk.tokens], "".join(chunk.text for chunk in said))
-        for said in chunks.values()
-    ]
+            began, chunks = said.setdefault(event.id, (now, []))
+            chunks.append(event)
+            if event.finish is not None:
+                del said[event.id]
+                yield int(event.id), chunks, time.monotonic() - began
 
 
 def _encode(base: BaseModel, request: GenerationRequest, index: int, new: int) -> list[int]:
@@ -152,8 +156,10 @@ def _encode(base: BaseModel, request: GenerationRequest, index: int, new: int) -
     return ids
 
 
-def _completion(request: GenerationRequest, ids: Sequence[int], text: str) -> Completion:
+def _completion(
+    request: GenerationRequest, ids: Sequence[int], text: str, seconds: float | None = None
+) -> Completion:
     prefix = request.prefix
-    if prefix is None:
-        return Completion(text.strip(), tuple(ids), None, None)
-    return Completion(text.strip(), tuple(ids), f"{prefix.name}@{prefix.version}", prefix.digest)
+    name = f"{prefix.name}@{prefix.version}" if prefix else None
+    digest = prefix.digest if prefix else None
+    return Completion(text.strip(), tuple(ids), name, digest, seconds)

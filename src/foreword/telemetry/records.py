@@ -5,6 +5,7 @@ No record holds a prompt, an answer, a key or a token. Times are seconds; `time`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,6 +36,7 @@ class RequestFinished:
     """The end of a request, however it ended. There is exactly one for each."""
 
     time: float
+    """When it ended; `duration` seconds after it came."""
     id: str
     operation: Literal["chat", "completion"]
     tenant: str
@@ -58,11 +60,13 @@ class RequestFinished:
     spans: tuple[Span, ...] = ()
     traceparent: str = ""
     """W3C trace context that came with the request."""
+    cache_tier: Literal["", "device", "host", "disk", "fetch"] = ""
+    """Where its prefix was when it was asked for; empty for the bare model, or if nobody knows."""
 
 
 @dataclass(frozen=True)
 class RequestRefused:
-    """A request that was turned away before it had a route."""
+    """A request that was turned away before it had a route; it has no `RequestFinished`."""
 
     time: float
     reason: Literal[
@@ -84,8 +88,9 @@ class PrefixLoaded:
     code: str = ""
     """Of the failure; empty if it is resident now."""
     bytes: int = 0
-    phases: dict[str, float] = field(default_factory=dict)
-    """Seconds of `fetch`, `verify`, `attach`, as far as they came."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of `fetch` (bytes and trust), `room` (waiting for memory) and `attach` (tensors and
+    probe); empty if it failed."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class ReleaseSeen:
 
 @dataclass(frozen=True)
 class Gauges:
-    """What holds now; sinks ask for it when they are asked."""
+    """What holds now; sinks ask for it when they are asked. None: this process does not know."""
 
     running: int = 0
     waiting: int = 0
@@ -119,14 +124,26 @@ class Gauges:
     kv_budget: int = 0
     prefix_bytes: int = 0
     prefix_budget: int = 0
-    resident: int = 0
-    hits: int = 0
-    misses: int = 0
+    host_bytes: int | None = None
+    disk_bytes: int | None = None
+    """Of copies of prefixes that wait in the host's memory and on disk."""
+    resident: int | None = None
+    hits: int | None = None
+    misses: int | None = None
+    """Requests that found their prefix here, and those that waited for it."""
     streams: int = 0
     releases: int = 0
     tenants: int = 0
     journal_age: float = 0.0
     """Seconds since the journal was last read."""
+    running_prefixes: tuple[str, ...] = ()
+    """What requests may write as `model` for the prefixes that are in use now."""
+    waiting_prefixes: tuple[str, ...] = ()
+    most_prefixes: int = 0
+    """How many prefixes one step can serve."""
 
+
+DIGEST_MISMATCH = "serving.digest_mismatch"
+"""Code of a request that was ended because another digest was attached than its route says."""
 
 Record = RequestFinished | RequestRefused | PrefixLoaded | PrefixEvicted | ReleaseSeen

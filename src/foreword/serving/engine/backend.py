@@ -1,4 +1,8 @@
-"""The engine behind the contract: a thread that steps, and an asynchronous stream per request."""
+"""The engine behind the contract: a thread that steps, and an asynchronous stream per request.
+
+Whatever is asked of the engine, on any thread, waits in one row for the engine's thread. So what was
+forgotten before a request came is forgotten for that request.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 
+from foreword.artifact import Digest
 from foreword.errors import EngineFailed, ForewordError, Overloaded
-from foreword.serving.contract import Capacity, Chunk, GenerateRequest, Health
+from foreword.serving.contract import (
+    AdapterSet,
+    Capacity,
+    Chunk,
+    GenerateRequest,
+    Health,
+    ResidentPrefix,
+)  # fmt: skip
 from foreword.serving.engine.engine import Engine, Event, Failure
 
 _log = logging.getLogger(__name__)
@@ -20,13 +32,15 @@ _BEAT = 0.5
 """Seconds an idle engine sleeps before it beats again."""
 _LOADING = 0.005
 """Seconds between two looks at what is being loaded while nothing runs."""
+_LOOK = 0.1
+"""Seconds that whoever asks what is resident waits for the engine's thread."""
 _LAST_STEP = 5.0
 """Seconds a closing engine may take for the step it is in."""
 _Item = Chunk | ForewordError
 
 
 class EmbeddedBackend:
-    """`Backend` over one engine, which it owns: only its thread touches the engine.
+    """`Backend` and `PrefixHost` over one engine, which it owns: only its thread touches the engine.
 
     backend = EmbeddedBackend(engine)
     async for chunk in backend.generate(request): ...
@@ -56,6 +70,7 @@ class EmbeddedBackend:
         self._cut_off = 0
         """Streams that the end of the engine ended."""
         self._capacity = engine.capacity()
+        self._residents: tuple[ResidentPrefix, ...] = ()
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         self._thread.start()
 
@@ -91,7 +106,7 @@ class EmbeddedBackend:
                 self.cancel(request.id)
 
     def cancel(self, request_id: str) -> None:
-        self._call(lambda: self._engine.cancel(request_id) if not self._ended else None)
+        self._tell(lambda: self._engine.cancel(request_id))
 
     def capacity(self) -> Capacity:
         """As of the last finished step."""
@@ -107,6 +122,22 @@ class EmbeddedBackend:
         else:
             state = "draining" if self._state == "draining" else "ready"
         return Health(state, self._last_step, self._detail)
+
+    def prefetch(self, digests: Sequence[Digest]) -> None:
+        wanted = tuple(digests)
+        self._tell(lambda: self._engine.prefetch(wanted, self._clock()))
+
+    def forget(self, digests: Sequence[Digest]) -> None:
+        unwanted = tuple(digests)
+        self._tell(lambda: self._forget(unwanted))
+
+    def residents(self) -> tuple[ResidentPrefix, ...]:
+        """As of now, or of the last look if the engine is in a long step."""
+        looked = threading.Event()
+        if not self._call(lambda: self._look(looked)):
+            return ()
+        looked.wait(_LOOK)
+        return self._residents
 
     async def drain(self, timeout: float) -> bool:
         """Take nothing new and let what runs finish; True if all did within `timeout` seconds.
@@ -165,7 +196,8 @@ class EmbeddedBackend:
         running = self._capacity.running
         with self._wake:
             if not self._calls and not running:
-                self._wake.wait(_LOADING if self._engine.busy else _BEAT)
+                soon = self._engine.busy or self._engine.loading
+                self._wake.wait(_LOADING if soon else _BEAT)
 
     def _submit(self, request: GenerateRequest, put: Callable[[_Item], None]) -> None:
         if self._ended:
@@ -180,6 +212,14 @@ class EmbeddedBackend:
             put(EngineFailed(f"the request could not be taken in ({type(error).__name__})"))
         else:
             self._streams[request.id] = put
+
+    def _forget(self, digests: Sequence[Digest]) -> None:
+        for digest in digests:
+            self._engine.forget(AdapterSet(digest), self._clock())
+
+    def _look(self, looked: threading.Event) -> None:
+        self._residents = tuple(self._engine.residents())
+        looked.set()
 
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -218,6 +258,10 @@ class EmbeddedBackend:
         self._cut_off = len(streams)
         for put in list(streams.values()):
             put(EngineFailed("the engine stopped; ask another one", retry_after=1.0))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        """Have something done to the engine; one that has ended has nothing to cancel or to forget."""
+        self._call(lambda: None if self._ended else call())
 
     def _call(self, call: Callable[[], None]) -> bool:
         """Have the engine's thread do something; False if it does nothing any more."""

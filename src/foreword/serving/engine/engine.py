@@ -12,7 +12,7 @@ only with the resident prefix of that digest, which stays pinned until its last 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreword.artifact import Digest
 from foreword.errors import (
     Cancelled,
     ConfigError,
@@ -30,7 +31,14 @@ from foreword.errors import (
     UsageError,
 )  # fmt: skip
 from foreword.prefix.base_model import BaseModel
-from foreword.serving.contract import AdapterSet, Capacity, Chunk, GenerateRequest, TokenLogprob
+from foreword.serving.contract import (
+    AdapterSet,
+    Capacity,
+    Chunk,
+    GenerateRequest,
+    ResidentPrefix,
+    TokenLogprob,
+)  # fmt: skip
 from foreword.serving.engine.admission import Admission, Refused
 from foreword.serving.engine.choice.sampling import choose
 from foreword.serving.engine.job import Answer, Job
@@ -134,6 +142,11 @@ class Engine:
         """Whether anything waits, runs, or is still to be said."""
         return bool(self._jobs or len(self._admission.queue) or self._events)
 
+    @property
+    def loading(self) -> bool:
+        """Whether a prefix is on its way, also one that no request waits for."""
+        return self._store is not None and self._store.loading
+
     def knows(self, request_id: str) -> bool:
         """Whether this request waits or runs."""
         return request_id in self._jobs or request_id in self._admission.queue
@@ -193,6 +206,15 @@ class Engine:
             prefix_bytes=self._store.nbytes if self._store is not None else 0,
             prefix_budget=self._store.budget if self._store is not None else 0,
         )
+
+    def prefetch(self, digests: Iterable[Digest], now: float) -> None:
+        """Begin to load prefixes ahead of any request; a failure is counted, not raised."""
+        if self._store is not None:
+            self._store.prefetch(digests, now)
+
+    def residents(self) -> list[ResidentPrefix]:
+        """Prefixes that a request would find loaded."""
+        return self._store.residents() if self._store is not None else []
 
     def forget(self, prefix: AdapterSet, now: float) -> None:
         """Drop what was computed with a prefix and every copy of it, such as when it is revoked.

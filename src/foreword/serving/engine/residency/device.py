@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix.kv import PrefixKV
+from foreword.serving.contract import ResidentPrefix
 from foreword.serving.engine.residency.eviction import IdleOrder
+
+Leaving = Literal["room", "operator", "forgotten"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,8 @@ class DeviceTier:
         """Bytes of all residents, also of retired ones that are still pinned."""
         self.reserved = 0
         self.hits = self.misses = self.evictions = 0
+        self.left: list[tuple[Digest, Leaving]] = []
+        """What went since somebody last emptied this list."""
         self._held: dict[Digest, _Held] = {}
         self._retired: dict[Resident, _Held] = {}
         self._awaited: dict[Digest, _Held] = {}
@@ -84,6 +90,13 @@ class DeviceTier:
         for held in (*self._held.values(), *self._retired.values()):
             yield held.resident
 
+    def found(self) -> list[ResidentPrefix]:
+        """What can be pinned."""
+        return [
+            ResidentPrefix(digest, held.resident.nbytes, held.pins)
+            for digest, held in self._held.items()
+        ]
+
     def find(self, digest: Digest) -> Resident | None:
         held = self._held.get(digest)
         return held.resident if held else None
@@ -99,6 +112,7 @@ class DeviceTier:
                 return False
             self.used -= self._held.pop(victim).resident.nbytes
             self.evictions += 1
+            self.left.append((victim, "room"))
         self.reserved += nbytes
         return True
 
@@ -178,6 +192,7 @@ class DeviceTier:
         self._idle.remove(digest)
         self.used -= self._held.pop(digest).resident.nbytes
         self.evictions += 1
+        self.left.append((digest, "operator"))
         return True
 
     def retire(self, digest: Digest) -> None:
@@ -185,6 +200,7 @@ class DeviceTier:
         held = self._held.pop(digest, None)
         if held is None:
             return
+        self.left.append((digest, "forgotten"))
         self._idle.remove(digest)
         self._awaited.pop(digest, None)
         if held.pins:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -45,7 +46,13 @@ class Landing:
     digest: Digest
     asked: bool
     """A request wanted it."""
+    source: Source
     failure: Failure | None = None
+    name: str = ""
+    """Empty if its manifest was never seen."""
+    nbytes: int = 0
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of `fetch`, `room` and `attach`; empty if it failed."""
 
 
 class Stage(Enum):
@@ -89,9 +96,20 @@ class Flight:
     asked: bool
     """By a request, not only ahead of time."""
     source: Source
+    began: float
     stage: Stage = Stage.READING
     since: float = 0.0
     """When it began to wait for room."""
+    roomed: float = 0.0
+    """When it had room."""
     reserved: int = 0
     found: Found | None = None
     built: Built | None = None
+
+    def phases(self, now: float) -> dict[str, float]:
+        """Where the time went until now, when it lands: bytes and trust, memory, tensors and probe."""
+        return {
+            "fetch": self.since - self.began,
+            "room": self.roomed - self.since,
+            "attach": now - self.roomed,
+        }

@@ -9,6 +9,7 @@ from typing import Protocol
 from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix.loading import LoadedPrefix
+from foreword.serving.contract import ResidentPrefix
 from foreword.serving.engine.residency.device import Resident
 
 
@@ -19,7 +20,14 @@ class Prefixes(Protocol):
     def pin(self, resident: Resident) -> None: ...
     def unpin(self, resident: Resident) -> None: ...
     def collect(self, now: float) -> list[Digest]: ...
+    def prefetch(self, digests: Iterable[Digest], now: float) -> None: ...
     def forget(self, digest: Digest, now: float) -> None: ...
+    def residents(self) -> list[ResidentPrefix]: ...
+    @property
+    def loading(self) -> bool:
+        """Whether `collect` should be called soon, although no request waits for it."""
+        ...
+
     @property
     def nbytes(self) -> int:
         """Device bytes of resident prefixes, those being built included."""
@@ -63,6 +71,19 @@ class HeldPrefixes:
     def collect(self, now: float) -> list[Digest]:
         """Nothing is ever loaded here."""
         return []
+
+    def prefetch(self, digests: Iterable[Digest], now: float) -> None:
+        """What is not here cannot be had."""
+
+    def residents(self) -> list[ResidentPrefix]:
+        return [
+            ResidentPrefix(each.digest, each.nbytes, self._pins[each.digest])
+            for each in self._residents.values()
+        ]
+
+    @property
+    def loading(self) -> bool:
+        return False
 
     def forget(self, digest: Digest, now: float) -> None:
         """Leave a prefix out of the set from now on."""

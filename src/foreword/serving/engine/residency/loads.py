@@ -91,13 +91,13 @@ class Loads:
         copy = self._tiers.host.get(digest) if self._tiers.host else None
         disk = self._tiers.disk
         if copy is not None:
-            flight = Flight(digest, asked, "host")
+            flight = Flight(digest, asked, "host", now)
             self._arrived(flight, Found(copy.manifest, copy.kv), now)
         elif disk is not None and digest in disk:
-            flight = Flight(digest, asked, "disk")
+            flight = Flight(digest, asked, "disk", now)
             self._reads.submit(flight, lambda: self._bring.from_disk(disk, digest))
         else:
-            flight = Flight(digest, asked, "fetch")
+            flight = Flight(digest, asked, "fetch", now)
             self._fetches.submit(flight, lambda: self._bring.from_afar(digest))
         self._flights[digest] = flight
         self._start(now)
@@ -183,6 +183,7 @@ class Loads:
                 continue
             if self._tiers.device.reserve(found.nbytes):
                 flight.stage, flight.reserved = Stage.BUILDING, found.nbytes
+                flight.roomed = now
                 self._builds.submit(flight, partial(self._bring.build, found))
                 continue
             error = self._no_room(flight, found.nbytes, now)
@@ -260,7 +261,14 @@ class Loads:
         if self._tiers.host is not None:
             self._tiers.host.put(flight.digest, found.nbytes, HostCopy(manifest, built.host))
         self.by_source[flight.source] += 1
-        return Landing(flight.digest, flight.asked)
+        return Landing(
+            flight.digest,
+            flight.asked,
+            flight.source,
+            name=manifest.name,
+            nbytes=found.nbytes,
+            phases=flight.phases(now),
+        )
 
     def _remember_proof(self, digest: Digest) -> None:
         if len(self._proved) >= _MOST_PROVED:
@@ -270,4 +278,5 @@ class Loads:
     def _failed(self, flight: Flight, error: BaseException) -> Landing:
         del self._flights[flight.digest]
         self._tiers.device.give_back(flight.reserved)
-        return Landing(flight.digest, flight.asked, Failure.of(error))
+        name = flight.found.manifest.name if flight.found else ""
+        return Landing(flight.digest, flight.asked, flight.source, Failure.of(error), name)

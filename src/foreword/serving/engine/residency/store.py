@@ -16,6 +16,7 @@ A digest has one load at a time, however many requests want it. Invariants:
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from dataclasses import dataclass
 from foreword.artifact import Digest
 from foreword.errors import ConfigError
 from foreword.prefix.base_model import BaseModel
+from foreword.serving.contract import ResidentPrefix
 from foreword.serving.engine.residency.breaker import Breaker, BreakerRules, Failure, after_failure
 from foreword.serving.engine.residency.bringing import Fetch
 from foreword.serving.engine.residency.device import DeviceTier, Resident, require
 from foreword.serving.engine.residency.flights import Landing, LoadLimits, Tiers
 from foreword.serving.engine.residency.loads import Loads
 from foreword.serving.engine.residency.tiers import DiskTier, HostTier
+from foreword.telemetry.records import PrefixEvicted, PrefixLoaded
 
 __all__ = ["BreakerRules", "Budgets", "LoadLimits", "PrefixStore", "Resident", "StoreStats"]
 
@@ -81,7 +84,8 @@ class PrefixStore:
 
     `fetch` gives a verified artifact; it runs on threads, may block and may raise. `woken` is called
     from those threads when `collect` has something to do. Everything else is the engine thread's.
-    `now` is `time.monotonic()`.
+    `told` hears of every load and every prefix that left, at the next `collect`; it must not raise.
+    `now` is `time.monotonic()`, `clock` gives Unix time.
     """
 
     def __init__(
@@ -96,12 +100,15 @@ class PrefixStore:
         rules: BreakerRules | None = None,
         rng: random.Random | None = None,
         woken: Callable[[], None] = lambda: None,
+        told: Callable[[PrefixLoaded | PrefixEvicted], None] = lambda record: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._device, self._disk = DeviceTier(budgets.device), disk
         self._host = HostTier(budgets.host) if base.device.type != "cpu" else None
         tiers = Tiers(self._device, self._host, disk)
         self._loads = Loads(base, fetch, tiers, limits or LoadLimits(), workers, woken)
         self._rules, self._rng = rules or BreakerRules(), rng or random.Random()
+        self._told, self._clock = told, clock
         self._breakers: dict[Digest, Breaker] = {}
         self._failures: Counter[str] = Counter()
         self._prefetch_from = self._list_from = float("-inf")
@@ -149,12 +156,14 @@ class PrefixStore:
         """Take over what the threads have brought; gives what became resident. Once each step."""
         ready = []
         for landing in self._loads.collect(now):
+            self._told(_loaded(landing, self._clock()))
             if landing.failure is None:
                 self._breakers.pop(landing.digest, None)
                 ready.append(landing.digest)
             else:
                 self._note(landing, landing.failure, now)
         self._device.expire(now)
+        self._tell_who_left()
         if now >= self._list_from:
             self._list_from = now + _LIST_EVERY
             self.prefetch(self._device.listed, now)
@@ -167,6 +176,15 @@ class PrefixStore:
         for digest in digests:
             if self._device.find(digest) is None and self._may_load(digest, now):
                 self._loads.depart(digest, now, asked=False)
+
+    @property
+    def loading(self) -> bool:
+        """Whether something is on its way, asked for or not."""
+        return len(self._loads) > 0
+
+    def residents(self) -> list[ResidentPrefix]:
+        """What a request would find loaded."""
+        return self._device.found()
 
     def pin_list(self, digests: Iterable[Digest]) -> None:
         """The operator's list: loaded from the next `collect` on, never evicted. Replaces the last."""
@@ -242,6 +260,11 @@ class PrefixStore:
         for resident in list(self._device.residents()):
             self._device.retire(resident.digest)
 
+    def _tell_who_left(self) -> None:
+        left, self._device.left = self._device.left, []
+        for digest, reason in left:
+            self._told(PrefixEvicted(self._clock(), str(digest), reason))
+
     def _may_load(self, digest: Digest, now: float) -> bool:
         breaker = self._breakers.get(digest)
         return breaker is None or breaker.lets_through(now)
@@ -258,3 +281,15 @@ class PrefixStore:
         self._breakers[landing.digest] = after_failure(before, failure, now, self._rules, jitter)
         if len(self._breakers) > _MOST_BREAKERS:
             del self._breakers[next(iter(self._breakers))]
+
+
+def _loaded(landing: Landing, time: float) -> PrefixLoaded:
+    return PrefixLoaded(
+        time,
+        str(landing.digest),
+        landing.name,
+        landing.source,
+        landing.failure.code if landing.failure else "",
+        landing.nbytes,
+        landing.phases,
+    )

@@ -15,7 +15,7 @@ class Principal:
 
     tenant: str
     key_id: str
-    """Public part of the key, such as `k_5f2c...`; for a token the issuer's subject, hashed."""
+    """Public part of the key, 16 hexadecimal digits; for a token `jwt:` and its subject, hashed."""
     scopes: frozenset[Scope]
     only: tuple[str, ...] | None = None
     """Names of prefixes this key is limited to; None: all its tenant may use."""

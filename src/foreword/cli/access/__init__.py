@@ -1,0 +1,1 @@
+"""`foreword access`: tenants and keys of the server."""

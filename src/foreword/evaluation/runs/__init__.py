@@ -1,0 +1,1 @@
+"""Runs: variants replayed on the rows of a golden set."""

@@ -1,0 +1,253 @@
+"""What the model reads for a request: messages or text, put as the prefix was trained, as token ids.
+
+A prompt is never cut. What cannot fit the context together with the prefix and the answer is refused,
+and a text that is far too long is refused before it is turned into tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from foreword.artifact import PromptFormat
+from foreword.errors import PromptTooLong, UsageError
+from foreword.prefix.prompts import places, render
+from foreword.serving.gateway.tokens import Encoder, texts_of
+
+Style = Literal["trained", "chat", "raw"]
+Message = Mapping[str, Any]
+Tokens = tuple[int, ...]
+Result = TypeVar("Result")
+_THREADS = 2
+"""Long texts at once; a short one is not kept waiting by more than one of them."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a request is put to the model."""
+
+    trained: PromptFormat | None = None
+    """How the prefix that answers was trained; None for the bare model."""
+    style: Style | None = None
+    """What the client wants; None: as trained."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Texts for the places of a trained template, by column."""
+
+
+class Prompter:
+    """Token ids for one base model. `context` is in tokens, None: no limit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
+        self.context = context
+        self._encoder = Encoder(tokenizer)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="foreword-prompt")
+
+    def spell(self, token: int) -> bytes:
+        """The bytes of one token, for log-probabilities."""
+        return self._encoder.spell(token)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], way: Way
+    ) -> Tokens:
+        """A conversation. Without a trained template it goes through the base's chat template.
+
+        Raises:
+            UsageError: it cannot be put that way (`prompt.messages`, `prompt.inputs`,
+                `prompt.template_refused`, ...).
+            PromptTooLong: it is far too long.
+        """
+        return await self._apart(lambda: self._chat(messages, tools, way))
+
+    async def text(self, text: str, way: Way) -> Tokens:
+        """A text as it is, or as the input of the trained template if `way.style` is `trained`.
+
+        Raises:
+            UsageError, PromptTooLong: as `chat`.
+        """
+        return await self._apart(lambda: self._text(text, way))
+
+    def new_tokens(self, prompt: Tokens, length: int, wanted: int | None) -> int:
+        """How many tokens an answer may have: what is wanted, or else all that is left.
+
+        `length` is that of the prefix, whose virtual tokens count too.
+
+        Raises:
+            PromptTooLong: they do not fit (`context.too_long`).
+        """
+        if self.context is None:
+            return wanted if wanted is not None else _UNLIMITED
+        left = self.context - length - len(prompt)
+        if left < (wanted or 1):
+            raise PromptTooLong(
+                f"the context of this model is {self.context:,} tokens; the prefix has {length:,}, "
+                f"the prompt {len(prompt):,} and the answer may have "
+                f"{'at least 1' if wanted is None else f'{wanted:,}'}: "
+                f"{length + len(prompt) + (wanted or 1):,} in all; shorten the prompt"
+                f"{'' if wanted is None else ' or lower max_tokens'}",
+                code="context.too_long",
+            )
+        return left if wanted is None else wanted
+
+    async def _apart(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    # On a thread.
+
+    def _chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], way: Way
+    ) -> Tokens:
+        style, trained = way.style or "trained", way.trained
+        if style == "raw":
+            return self._plain(_only_text(messages, tools, "raw"))
+        if style == "chat" or trained is None or trained.kind == "chat":
+            _no_inputs(way, "a conversation in the chat template")
+            return self._conversation(messages, tools)
+        text = _only_text(messages, tools, f"the template {trained.template[:80]!r}")
+        return self._filled(trained, text, way.inputs)
+
+    def _text(self, text: str, way: Way) -> Tokens:
+        if way.style == "chat" or (way.style == "trained" and _is_chat(way.trained)):
+            _no_inputs(way, "a conversation in the chat template")
+            return self._conversation([{"role": "user", "content": text}], ())
+        if way.style == "trained" or (way.inputs and way.style is None):
+            if way.trained is None:
+                raise UsageError(
+                    "foreword.prompt is 'trained' or foreword.inputs are given, but no prefix answers, so "
+                    "there is no trained template; leave them out",
+                    code="prompt.not_trained",
+                )
+            return self._filled(way.trained, text, way.inputs)
+        _no_inputs(way, "a text as it is")
+        return self._plain(text)
+
+    def _plain(self, text: str) -> Tokens:
+        self._require_short([text])
+        return self._encoder.plain(text)
+
+    def _filled(self, trained: PromptFormat, text: str, inputs: Mapping[str, str]) -> Tokens:
+        columns = _columns(trained, text, inputs)
+        self._require_short(columns.values())
+        mark = self._encoder.mark_for([*columns.values(), trained.template])
+        filled = render(trained, self._encoder.shield(columns, mark))
+        return self._encoder.encode(filled, mark)
+
+    def _conversation(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> Tokens:
+        tokenizer = self._encoder.tokenizer
+        if not tokenizer.chat_template:
+            raise UsageError(
+                "this base model has no chat template; use /v1/completions, or a prefix that was trained "
+                "with a template of its own",
+                code="prompt.no_chat_template",
+            )
+        spoken = [_spoken(message) for message in messages]
+        texts = [*texts_of(spoken), *texts_of(tools)]
+        self._require_short(texts)
+        mark = self._encoder.mark_for(texts)
+        try:
+            text = tokenizer.apply_chat_template(
+                self._encoder.shield(spoken, mark),
+                tools=self._encoder.shield(list(tools), mark) or None,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as e:
+            raise UsageError(
+                f"the model's chat template does not take these messages ({str(e)[:200]!r}); see its "
+                "documentation for the roles and the order it knows",
+                code="prompt.template_refused",
+            ) from e
+        return self._encoder.encode(text, mark, whole=True)
+
+    def _require_short(self, texts: Any) -> None:
+        """A token has so many bytes at most, so that many bytes cannot fit whatever they say."""
+        if self.context is None:
+            return
+        size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+        if size > self.context * self._encoder.longest:
+            raise PromptTooLong(
+                f"a prompt of {size:,} bytes has at least {size // self._encoder.longest:,} tokens, the "
+                f"context of this model is {self.context:,}; shorten it",
+                code="context.too_long",
+            )
+
+
+_UNLIMITED = 4096
+"""Tokens of an answer that asked for no number, on a model without a limit."""
+
+
+def _is_chat(trained: PromptFormat | None) -> bool:
+    return trained is not None and trained.kind == "chat"
+
+
+def _columns(trained: PromptFormat, text: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Every place of a template and what fills it: `inputs` by name, the text in `input`."""
+    wanted = places(trained)
+    unknown = [name for name in inputs if name not in wanted]
+    if unknown or ("input" in inputs and text):
+        raise UsageError(
+            f"foreword.inputs: the prefix was trained with {trained.template[:80]!r}, whose places are "
+            f"{', '.join(wanted)}; got {', '.join(map(repr, inputs))[:200]}"
+            f"{' besides a text, which is `input`' if not unknown else ''}",
+            code="prompt.inputs",
+        )
+    if "input" in wanted:
+        return {"input": text, **inputs}
+    if text:
+        raise UsageError(
+            f"the prefix was trained with {trained.template[:80]!r}, which has no place for a text; fill "
+            f"{', '.join(wanted) or 'nothing'} with foreword.inputs and leave the text empty",
+            code="prompt.inputs",
+        )
+    return dict(inputs)
+
+
+def _only_text(messages: Sequence[Message], tools: Sequence[Any], reads: str) -> str:
+    """The text of a conversation that is one message of the user and nothing else."""
+    if len(messages) == 1 and messages[0].get("role") == "user" and not tools:
+        return str(messages[0].get("content") or "")
+    roles = ", ".join(str(message.get("role")) for message in messages[:8])
+    raise UsageError(
+        f"this prefix reads one user message in {reads}, got {roles}{' and tools' if tools else ''}; "
+        'send one message, or set foreword.prompt to "chat" to use the model\'s chat template, with '
+        "which it was not trained",
+        code="prompt.messages",
+    )
+
+
+def _no_inputs(way: Way, reads: str) -> None:
+    if way.inputs:
+        raise UsageError(
+            f"foreword.inputs fill the places of a trained template, but this request is {reads}; "
+            "leave them out",
+            code="prompt.inputs",
+        )
+
+
+def _spoken(message: Message) -> dict[str, Any]:
+    """A message as chat templates read it: always a text, arguments of calls as values."""
+    said = dict(message)
+    said["content"] = message.get("content") or ""
+    if message.get("tool_calls"):
+        said["tool_calls"] = [_called(call) for call in message["tool_calls"]]
+    return said
+
+
+def _called(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    # Without success the template gets the text that the model once wrote.
+    with suppress(ValueError, TypeError, RecursionError):
+        function["arguments"] = json.loads(function.get("arguments") or "{}")
+    return {**call, "function": function}

@@ -1,0 +1,67 @@
+"""The engine of this process: one model, its prefixes in memory and on disk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from foreword.artifact import Digest
+from foreword.errors import UnsupportedModel
+from foreword.prefix.base_model import BaseModel, load_base
+from foreword.registry.registry import Registry
+from foreword.serving.engine.backend import EmbeddedBackend
+from foreword.serving.engine.engine import Engine, EngineSettings
+from foreword.serving.engine.residency.store import Budgets, PrefixStore
+from foreword.serving.engine.residency.tiers import DiskTier
+from foreword.serving.engine.waiting.queue import Limits
+from foreword.serving.server.settings import EmbeddedSettings
+from foreword.signing.store import load_policy, open_verified
+from foreword.signing.verify import VerifiedArtifact
+
+
+def load(base: str) -> BaseModel:
+    """
+    Raises:
+        CompatibilityError: it cannot be loaded, or has no tokenizer.
+        UnsupportedModel: it is no decoder; those are not served (`serve.decoder`).
+    """
+    loaded = load_base(base)
+    if loaded.kind != "causal":
+        raise UnsupportedModel(
+            f"{base} is not a decoder; only decoders are served, `foreword generate` runs the others",
+            code="serve.decoder",
+        )
+    loaded.required_tokenizer()
+    return loaded
+
+
+def embedded(
+    base: BaseModel, settings: EmbeddedSettings, registry: Registry, trust: Path | None, place: Path
+) -> EmbeddedBackend:
+    """A backend whose prefixes come from a registry and are judged by the policy of that moment.
+
+    Raises:
+        UnsupportedModel: the engine does not reproduce this model's logits.
+        StorageError: the place for copies on disk cannot be used.
+    """
+
+    def fetch(digest: Digest) -> VerifiedArtifact:
+        return registry.fetch(digest, load_policy(trust), datetime.now(UTC))
+
+    def again(path: Path) -> VerifiedArtifact:
+        return open_verified(path, load_policy(trust), datetime.now(UTC))
+
+    disk = DiskTier(place / "prefixes", settings.disk_bytes, again) if settings.disk_bytes else None
+    budgets = Budgets(settings.prefix_bytes, settings.host_bytes)
+    engine = Engine(base, PrefixStore(base, fetch, budgets, disk=disk), engine_settings(settings))
+    return EmbeddedBackend(engine, wedged_after=settings.wedged_after)
+
+
+def engine_settings(settings: EmbeddedSettings) -> EngineSettings:
+    return EngineSettings(
+        most_running=settings.most_running,
+        kv_bytes=settings.kv_bytes,
+        prompt_cache_bytes=settings.prompt_cache_bytes,
+        prompt_tokens=settings.prompt_tokens,
+        queue=Limits(total=settings.waiting, per_tenant=settings.waiting_per_tenant),
+    )

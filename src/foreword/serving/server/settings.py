@@ -1,0 +1,121 @@
+"""What `foreword serve` can be told: a file, `--set`, then its own options become one frozen value."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from foreword.errors import ConfigError
+from foreword.serving.gateway.edge import EdgeSettings
+
+EMBEDDED = "embedded"
+Role = Literal["all", "gateway", "engine"]
+Bytes = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class EmbeddedSettings(BaseModel):
+    """The engine in this process. Sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most_running: Annotated[int, Field(ge=1)] = 64
+    """Answers decoded in one step."""
+    kv_bytes: Annotated[int, Field(ge=1)] = 2 << 30
+    prompt_cache_bytes: Bytes = 256 << 20
+    prompt_tokens: Annotated[int, Field(ge=1)] = 256
+    """Prompt tokens run beside the decoding rows in one step."""
+    prefix_bytes: Bytes = 1 << 30
+    """Prefixes in the device's memory."""
+    host_bytes: Bytes = 0
+    """Copies of prefixes in the host's memory, for a base on a GPU."""
+    disk_bytes: Bytes = 4 << 30
+    """Copies of prefixes on disk, in FOREWORD_HOME; 0 keeps none."""
+    waiting: Annotated[int, Field(ge=1)] = 1_000
+    """Requests that may wait for their turn."""
+    waiting_per_tenant: Annotated[int, Field(ge=1)] = 250
+    wedged_after: Seconds = 30.0
+    """Without a finished step in that time, the engine counts as dead."""
+
+
+class TelemetrySettings(BaseModel):
+    """Where records go besides /metrics on the admin port."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    log: str = ""
+    """A file for JSON lines, `-` for stderr; empty: none."""
+    usage: bool = True
+    """Count what each tenant used, in FOREWORD_HOME."""
+    otlp: str = ""
+    """URL of an OpenTelemetry collector (OTLP over HTTP); empty: none."""
+
+
+class ServeSettings(BaseModel):
+    """Everything a server process is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = "demo"
+    role: Role = "all"
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    admin_host: str = "127.0.0.1"
+    admin_port: Port = 8001
+    registry: Path | None = None
+    trust: Path | None = None
+    access: Path | None = None
+    engine: str = EMBEDDED
+    open: bool = False
+    """No keys: whoever reaches the port may use everything. Only on this machine."""
+    grace: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """Seconds that running requests get when the server is told to stop."""
+    answer_seconds: Seconds = 600.0
+    """After which an answer is given up."""
+    edge: EdgeSettings = EdgeSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+
+def check(settings: ServeSettings) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        ConfigError: names both sides (`serve.*`).
+    """
+    remote = settings.engine != EMBEDDED
+    if remote and urlsplit(settings.engine).scheme not in ("http", "https"):
+        raise ConfigError(
+            f"--engine is `embedded` or the http(s) URL of an engine, got {settings.engine[:200]!r}",
+            code="serve.engine",
+        )
+    if settings.role == "gateway" and not remote:
+        raise ConfigError(
+            "a gateway by itself needs --engine URL; start one with `foreword serve --role engine`",
+            code="serve.engine",
+        )
+    if settings.role == "engine" and (remote or settings.open):
+        raise ConfigError(
+            "--role engine runs the engine of this process and asks for its secret; it goes with neither "
+            "--engine nor --open",
+            code="serve.role",
+        )
+    if settings.open and not is_loopback(settings.host):
+        raise ConfigError(
+            f"--open lets everybody use everything, so it listens on this machine only, got --host "
+            f"{settings.host[:80]!r}; make keys with `foreword access`, or leave --host out",
+            code="serve.open",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

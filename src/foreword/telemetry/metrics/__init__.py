@@ -1,0 +1,1 @@
+"""Series with a bound: families of numbers, closed labels, and which prefixes have a name."""

@@ -1,0 +1,1 @@
+"""Telemetry, with the real Prometheus and a real OTLP receiver."""
