@@ -60,9 +60,7 @@ class BadRequest(UsageError):
 
     default_code = "request"
 
-    def __init__(
-        self, message: str, *, code: str | None = None, param: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message, code=code)
         self.param = param
 

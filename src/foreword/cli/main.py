@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from foreword import __version__
-from foreword.cli import base, doctor, generate, inspect, keys, peft, sign, train, verify
+from foreword.cli import (
+    base,
+    doctor,
+    generate,
+    inspect,
+    keys,
+    peft,
+    replicas,
+    serve,
+    sign,
+    train,
+    verify,
+)
 from foreword.cli.access import app as access
 from foreword.cli.output import errors, visible
 from foreword.cli.registry import app as registry
@@ -27,6 +39,8 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
+app.command("replicas")(replicas.replicas)
 app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)
 app.command("verify")(verify.verify)
@@ -96,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _extra(module: str | None) -> str:
     """How to install what an optional part of Foreword needs."""
-    extras = {"datasets": "data", "psycopg": "postgres", "mlflow": "mlflow", "model_signing": "oms"}
+    extras = {"datasets": "data", "psycopg": "postgres", "mlflow": "mlflow", "model_signing": "oms",
+              "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "httpx2": "serve",
+              "prometheus_client": "serve", "h11": "serve", "joserfc": "oidc"}  # fmt: skip
     return f"pip install 'foreword[{extras.get(str(module).split('.')[0], 'train')}]'"
 
 

@@ -138,7 +138,7 @@ class ResidentPrefix:
 
 
 class PrefixHost(Protocol):
-    """Where prefixes are resident. Every method returns at once and may be called from any thread."""
+    """Where prefixes are resident. Every method may be called from any thread and waits 0.1 s at most."""
 
     def prefetch(self, digests: Sequence[Digest]) -> None:
         """Begin to load these ahead of any request: a hint, whose failure is counted and not raised."""

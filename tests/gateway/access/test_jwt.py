@@ -277,7 +277,7 @@ def test_a_key_that_the_issuer_took_back_is_forgotten(world: World) -> None:
     ("status", "body"),
     [(500, None), (302, None), (200, b"no json"), (200, b"[]"), (200, b"{}"), (200, b'{"keys": 1}'),
      (200, b'{"keys": []}'), (200, b'{"keys": [1]}'), (200, b"[" * 100_000),
-     (200, b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}'), (200, b" " * (300 << 10)),
+     (200, b'{"keys": [{"kty": "oct", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}]}'), (200, b" " * (300 << 10)),
      (200, json.dumps({"keys": [KEY.as_dict(private=True)]}).encode())],
 )  # fmt: skip
 def test_an_issuer_that_fails_keeps_its_last_good_keys(

@@ -245,6 +245,8 @@ BAD = [
     ("post", "/admin/keys", {"tenant": "acme", "scopes": []}),
     ("post", "/admin/keys", {"tenant": "acme", "expires": "9999-12-31T23:59:59-01:00"}),
     ("post", "/admin/keys", {"tenant": "acme", "expires": "9999-01-01T00:00:00Z"}),
+    ("post", "/admin/residents/prefetch", {"digests": ["sha256:12"]}),
+    ("post", "/admin/residents/prefetch", {"digests": []}),
     ("put", "/admin/kills/prefixes/acme/x", {}),
     ("put", "/admin/kills/prefixes/acme/x@stable", {"reason": "x"}),
     ("put", "/admin/kills/prefixes/acme/x", {"reason": "two\nlines"}),

@@ -104,6 +104,7 @@ def test_a_fallback_that_fails_is_not_followed_by_another_one() -> None:
     each = door(SAFE)
     route = stood_in(each)
     assert route is not None
+    each.access = door("base").access  # which would have something to offer
     assert each.router.after_failure(ACME, route, GONE) is None
 
 

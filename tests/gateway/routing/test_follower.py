@@ -190,13 +190,17 @@ def test_a_journal_that_lost_entries_is_not_believed(farm: Farm) -> None:
 class Hanging(Database):
     """A database that can be made to hang."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, passes: int = 0) -> None:
         super().__init__(url)
+        self.passes = passes
         self.free = threading.Event()
         self.free.set()
 
     def run(self, work):  # type: ignore[no-untyped-def]
-        self.free.wait()
+        if self.passes:
+            self.passes -= 1
+        else:
+            self.free.wait()
         return super().run(work)
 
 
@@ -336,6 +340,25 @@ def test_a_database_that_comes_back_older_than_what_is_served_is_not_believed(fa
     seconds_until(lambda: later.status.error == "registry.chain")
     assert (later.status.source, stable(later)) == ("known good", first)
     assert not later.table.serves(second)
+
+
+def test_a_read_that_began_before_the_file_was_taken_is_not_believed_unseen(farm: Farm) -> None:
+    farm.publish("1.0.0", "2.0.0")
+    farm.release(f"{NAME}@2.0.0")
+    farm.revoke(f"{NAME}@2.0.0")
+    farm.following().stop()
+    farm.forget_entries(1)
+    database = Hanging(f"sqlite:///{farm.database}", passes=1)  # the look at the schema
+    database.free.clear()
+    follower = Follower(
+        Registry(database, farm.layout.open_blobs()), HERE, known_good=farm.known_good, host=Host()
+    )
+    follower.start(patience=0.4)
+    assert follower.status.source == "known good"
+    database.free.set()
+    seconds_until(lambda: follower.status.error or follower.status.source == "journal")
+    assert (follower.status.source, follower.status.error) == ("known good", "registry.chain")
+    follower.stop()
 
 
 def test_without_database_and_without_a_file_it_starts_and_says_so(farm: Farm) -> None:

@@ -15,7 +15,7 @@ from foreword.serving.gateway.routing.followed import (
     settle,
 )
 from foreword.serving.gateway.routing.warm import WARM_SECONDS
-from tests.gateway.routing.made import HERE, published
+from tests.gateway.routing.made import HERE, published, released, table_of
 from tests.registry.samples import OTHER_BASE, Log, facts
 
 NAME = "acme/support"
@@ -105,6 +105,20 @@ def test_a_rollback_takes_effect_at_once_although_what_it_goes_back_to_is_cold()
     log = log_of(Released(NAME, V1, 1), Released(NAME, V2, 1))
     known = after(begun(log), log, RolledBack(NAME, V2, V1))
     assert served(known) == Release(NAME, V1)
+
+
+def test_a_rollback_to_what_was_stable_twice_takes_effect_at_once() -> None:
+    log = log_of(Released(NAME, V2, 1), Released(NAME, V1, 1), Released(NAME, V2, 1))
+    known = after(begun(log), log, RolledBack(NAME, V2, V1))
+    assert served(known) == Release(NAME, V1)
+
+
+def test_of_a_remembered_table_only_the_prompts_are_used_once_the_journal_is_read() -> None:
+    remembered = table_of(released(NAME, "acme/other"))
+    known = follow(Followed(table=remembered), log_of().state, HERE, cold, NOW)[0]
+    assert list(known.table.names) == [NAME]
+    assert served(known) is None
+    assert known.table.prompts == remembered.prompts
 
 
 def test_a_revocation_takes_effect_at_once_and_is_told() -> None:

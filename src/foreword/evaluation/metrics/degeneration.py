@@ -85,7 +85,8 @@ def _same(judged: Sequence[Judged]) -> Table | None:
     for row, answer in enumerate(answers):
         if answer in places:
             parts[row, places[answer]] = 1
-    return Table(tuple(each.row.id for each in judged), parts, _most, per_row=False)
+    ids = tuple(each.row.id for each in judged)
+    return Table(ids, parts, _most, per_row=False, exchangeable=False)
 
 
 def _most(sums: Numbers) -> float:

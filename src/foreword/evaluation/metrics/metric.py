@@ -7,7 +7,7 @@ also for BLEU or macro F1, which are no means over rows. Paired intervals are ma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,8 @@ class Table:
     """The value of summed parts `[k]`."""
     per_row: bool
     """The value is the mean of `row_values()`; otherwise those are for looking at single rows."""
+    exchangeable: bool = True
+    """The columns mean the same for every variant, so that rows can change sides in a test."""
 
     @property
     def n(self) -> int:
@@ -64,7 +66,7 @@ class Table:
         places = {identity: place for place, identity in enumerate(self.ids)}
         kept = [identity for identity in ids if identity in places]
         parts = self.parts[[places[identity] for identity in kept]]
-        return Table(tuple(kept), parts, self.combine, self.per_row)
+        return replace(self, ids=tuple(kept), parts=parts)
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,7 @@ def biggest(evaluation: Evaluation, candidate: str, against: str, most: int) -> 
     return Examples(candidate, against, metric, shown(wins), shown(losses))
 
 
-def _changes(
-    evaluation: Evaluation, metric: str, candidate: str, against: str
-) -> dict[str, float]:
+def _changes(evaluation: Evaluation, metric: str, candidate: str, against: str) -> dict[str, float]:
     sides = [evaluation.measured[name].get(metric) for name in (candidate, against)]
     if sides[0] is None or sides[1] is None:
         return {}

@@ -1,15 +1,15 @@
-"""Intervals for values and for differences of two variants on the same rows."""
+"""Intervals for values, and for differences of two variants on the same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from foreword.evaluation.metrics.metric import Numbers, Table
-from foreword.evaluation.statistics.paired import Interval, paired_bootstrap
+from foreword.evaluation.statistics.paired import Interval, blocks, p_of, paired_bootstrap
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,27 @@ class Sampling:
 
 
 def value_interval(table: Table, sampling: Sampling) -> Interval:
-    """The interval of a value: rows are drawn again with replacement."""
+    """The interval of a value: rows are drawn again with replacement. Its `p` means nothing."""
     if table.per_row:
         return _of_rows(table.row_values(), sampling)
     return _of_sums([table], lambda values: values[0], sampling)
 
 
 def difference(table: Table, against: Table, sampling: Sampling) -> Interval:
-    """The interval of `table` minus `against` over the rows both have, drawn in pairs."""
-    common = [identity for identity in table.ids if identity in set(against.ids)]
+    """The interval of `table` minus `against` over the rows both have, drawn in pairs.
+
+    `p` is of the permutation test: each row's two answers change sides with probability one half.
+    Where answers cannot change sides it is 1, and the interval alone tells.
+    """
+    known = set(against.ids)
+    common = [identity for identity in table.ids if identity in known]
     mine, theirs = table.only(common), against.only(common)
     if table.per_row and against.per_row:
         return _of_rows(mine.row_values() - theirs.row_values(), sampling)
-    return _of_sums([mine, theirs], lambda values: values[0] - values[1], sampling)
+    found = _of_sums([mine, theirs], lambda values: values[0] - values[1], sampling)
+    if not (mine.exchangeable and theirs.exchangeable):
+        return found
+    return replace(found, p=p_of(_swapped(mine, theirs, sampling), found.estimate))
 
 
 def _of_rows(values: Numbers, sampling: Sampling) -> Interval:
@@ -42,33 +50,35 @@ def _of_rows(values: Numbers, sampling: Sampling) -> Interval:
 
 
 def _of_sums(
-    tables: list[Table], combine: Callable[[list[float]], float], sampling: Sampling
+    tables: Sequence[Table], combine: Callable[[list[float]], float], sampling: Sampling
 ) -> Interval:
-    """Percentile bootstrap of a corpus metric: its sums over the drawn rows, combined.
-
-    The p-value is two-sided: twice the smaller share of draws on one side of zero, with one draw added to
-    both so that it is never 0.
-    """
+    """Percentile bootstrap of a metric that is no mean: the sums over the drawn rows, combined."""
     n = tables[0].n
     estimate = combine([table.value for table in tables])
-    drawn = _counts(n, sampling)
-    sums = [drawn @ table.parts for table in tables]
-    values = np.array([
+    values = [
         combine([table.combine(s[draw]) for table, s in zip(tables, sums, strict=True)])
-        for draw in range(sampling.resamples)
-    ])  # fmt: skip
+        for counts in _counts(n, sampling)
+        for sums in [[counts @ table.parts for table in tables]]
+        for draw in range(len(counts))
+    ]
     tail = (1 - sampling.confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    side = 1 + min(int((values <= 0).sum()), int((values >= 0).sum()))
-    return Interval(
-        low=float(low), high=float(high), estimate=estimate, n=n,
-        p=min(1.0, 2 * side / (sampling.resamples + 1)),
-    )  # fmt: skip
+    return Interval(float(low), float(high), estimate, n, p=1.0)
 
 
-def _counts(n: int, sampling: Sampling) -> npt.NDArray[np.float64]:
-    """How often each of `n` rows is drawn, `[resamples, n]`; the same for every table of `n` rows."""
+def _counts(n: int, sampling: Sampling) -> Iterator[npt.NDArray[np.float64]]:
+    """How often each of `n` rows is drawn, `[resamples, n]` in blocks."""
     draw = np.random.default_rng([sampling.seed, n])
-    return draw.multinomial(n, np.full(n, 1 / n), size=sampling.resamples).astype(np.float64)
+    for block in blocks(sampling.resamples, n):
+        yield draw.multinomial(n, np.full(n, 1 / n), size=block).astype(np.float64)
 
 
+def _swapped(mine: Table, theirs: Table, sampling: Sampling) -> Numbers:
+    """Differences after random rows changed sides `[resamples]`."""
+    draw = np.random.default_rng([sampling.seed, mine.n, 1])
+    first, second, change = mine.parts.sum(0), theirs.parts.sum(0), theirs.parts - mine.parts
+    found = []
+    for block in blocks(sampling.resamples, mine.n):
+        moved = draw.integers(0, 2, size=(block, mine.n)).astype(np.float64) @ change
+        found += [mine.combine(first + m) - theirs.combine(second - m) for m in moved]
+    return np.array(found)

@@ -187,9 +187,7 @@ def _comparisons(
         yield from _adjusted(group)
 
 
-def _parts(
-    table: Table, slices: Mapping[Slice, Sequence[str]]
-) -> Iterator[tuple[Slice, Table]]:
+def _parts(table: Table, slices: Mapping[Slice, Sequence[str]]) -> Iterator[tuple[Slice, Table]]:
     """The table of every slice; what was measured on other texts than the rows has `all rows` only."""
     for part, ids in slices.items():
         yield part, table if part == ALL else table.only(ids)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from foreword import __version__
 from foreword.serving.wire.chat_body import ChatBody
 from foreword.serving.wire.completion_body import CompletionBody
 
@@ -37,7 +37,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Foreword",
-            "version": __version__,
+            "version": version("foreword"),
             "description": "OpenAI's API for many prefixes on one frozen model. Every answer says "
             "which version of which prefix made it.",
         },

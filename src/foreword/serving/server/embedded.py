@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +13,13 @@ from foreword.prefix.base_model import BaseModel, load_base
 from foreword.registry.registry import Registry
 from foreword.serving.engine.backend import EmbeddedBackend
 from foreword.serving.engine.engine import Engine, EngineSettings
-from foreword.serving.engine.residency.store import Budgets, PrefixStore
+from foreword.serving.engine.residency.store import Budgets, PrefixStore, StoreStats
 from foreword.serving.engine.residency.tiers import DiskTier
 from foreword.serving.engine.waiting.queue import Limits
 from foreword.serving.server.settings import EmbeddedSettings
 from foreword.signing.store import load_policy, open_verified
 from foreword.signing.verify import VerifiedArtifact
+from foreword.telemetry.records import PrefixEvicted, PrefixLoaded
 
 
 def load(base: str) -> BaseModel:
@@ -35,9 +38,20 @@ def load(base: str) -> BaseModel:
     return loaded
 
 
+@dataclass(frozen=True)
+class Embedded:
+    backend: EmbeddedBackend
+    stats: Callable[[], StoreStats]
+
+
 def embedded(
-    base: BaseModel, settings: EmbeddedSettings, registry: Registry, trust: Path | None, place: Path
-) -> EmbeddedBackend:
+    base: BaseModel,
+    settings: EmbeddedSettings,
+    registry: Registry,
+    trust: Path | None,
+    place: Path,
+    told: Callable[[PrefixLoaded | PrefixEvicted], None],
+) -> Embedded:
     """A backend whose prefixes come from a registry and are judged by the policy of that moment.
 
     Raises:
@@ -53,8 +67,9 @@ def embedded(
 
     disk = DiskTier(place / "prefixes", settings.disk_bytes, again) if settings.disk_bytes else None
     budgets = Budgets(settings.prefix_bytes, settings.host_bytes)
-    engine = Engine(base, PrefixStore(base, fetch, budgets, disk=disk), engine_settings(settings))
-    return EmbeddedBackend(engine, wedged_after=settings.wedged_after)
+    store = PrefixStore(base, fetch, budgets, disk=disk, told=told)
+    engine = Engine(base, store, engine_settings(settings))
+    return Embedded(EmbeddedBackend(engine, wedged_after=settings.wedged_after), store.stats)
 
 
 def engine_settings(settings: EmbeddedSettings) -> EngineSettings:

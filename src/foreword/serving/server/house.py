@@ -22,12 +22,14 @@ from foreword.serving.gateway.access.store import AccessStore
 from foreword.serving.gateway.access.table import AccessTable
 from foreword.serving.gateway.app import Lobby, gateway
 from foreword.serving.gateway.edge import Edge, edge
+from foreword.serving.gateway.edge.drain import Gate
 from foreword.serving.gateway.front import Front
 from foreword.serving.gateway.health import Part, engine_part
 from foreword.serving.gateway.limits.quotas import Quotas
 from foreword.serving.gateway.prompting import Prompter
 from foreword.serving.gateway.routing.follower import Follower, FollowStatus
 from foreword.serving.gateway.routing.resolve import Router
+from foreword.serving.gateway.story import refused
 from foreword.serving.server.keys import Keys, keys
 from foreword.serving.server.settings import ServeSettings
 from foreword.serving.server.telling import Telling, telling
@@ -50,11 +52,15 @@ class House:
     """A gateway with everything behind it, except for its sockets."""
 
     edge: Edge
+    lobby: Lobby
     front: Front
     follower: Follower
     keys: Keys
     telling: Telling
-    parts: Callable[[], Mapping[str, Part]]
+
+    @property
+    def gate(self) -> Gate:
+        return self.edge.gate
 
     def cut_off(self) -> None:
         """End what is still generating; whoever waits for it is told."""
@@ -94,7 +100,7 @@ def house(
             telling(settings.telemetry, lambda: residency(_gauges(late[0])), place)
         )
         emit = hub.hub.emit
-        held = opened.enter_context(keys(store, emit))
+        held = opened.enter_context(keys(store))
         follower = Follower(
             registry, model.fingerprint, host=host, known_good=place / "known-good.jsonl", told=emit
         )
@@ -104,9 +110,14 @@ def house(
         front = _front(settings, model, backend, follower, held.table, emit)
         parts = partial(_parts, backend, follower, held, hub)
         lobby = Lobby(backend.health, parts)
-        edged = edge(gateway(front, lobby), settings.edge, held.believe)
+        edged = edge(
+            gateway(front, lobby),
+            settings.edge,
+            held.believe,
+            lambda code, status: emit(refused(time.time(), status, code)),
+        )
         lobby.draining = lambda: edged.gate.draining
-        late.append(House(edged, front, follower, held, hub, parts))
+        late.append(House(edged, lobby, front, follower, held, hub))
         yield late[0]
 
 

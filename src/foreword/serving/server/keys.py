@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from foreword.errors import AuthError, ConfigError
+from foreword.errors import ConfigError
 from foreword.serving.gateway.access.identify import identify
 from foreword.serving.gateway.access.principal import Principal
 from foreword.serving.gateway.access.store import AccessStore
@@ -19,9 +18,7 @@ from foreword.serving.gateway.access.tenants import Tenant
 from foreword.serving.gateway.access.words import ALL
 from foreword.serving.gateway.edge import Believe
 from foreword.serving.gateway.health import Part
-from foreword.serving.gateway.story import refused
 from foreword.serving.server.settings import ServeSettings
-from foreword.telemetry.records import Record
 
 if TYPE_CHECKING:
     from foreword.serving.gateway.access.jwks import IssuerKeys
@@ -52,15 +49,15 @@ def open_store(settings: ServeSettings) -> AccessStore | None:
     if not store.table().keys and not store.table().issuers:
         raise ConfigError(
             f"{store.path} has no key, so nobody could use this server; make one with `foreword access "
-            "tenant add NAME --base` and `foreword access key new NAME`, or try it out with --open",
+            "tenant add NAME --base` and `foreword access key issue NAME`, or try it out with --open",
             code="serve.no_keys",
         )
     return store
 
 
 @contextmanager
-def keys(store: AccessStore | None, emit: Callable[[Record], None]) -> Iterator[Keys]:
-    """Who is believed. Every refusal is emitted.
+def keys(store: AccessStore | None) -> Iterator[Keys]:
+    """Who is believed.
 
     Raises:
         ConfigError: tokens are to be believed and the extra for them is not installed.
@@ -70,23 +67,14 @@ def keys(store: AccessStore | None, emit: Callable[[Record], None]) -> Iterator[
         return
     issuers = _issuer_keys(store)
     try:
-        yield Keys(store.table, _believing(store, issuers, emit), lambda: _state(store), store)
+        yield Keys(store.table, _believing(store, issuers), lambda: _state(store), store)
     finally:
         if issuers is not None:
             issuers.stop()
 
 
-def _believing(
-    store: AccessStore, issuers: IssuerKeys | None, emit: Callable[[Record], None]
-) -> Believe:
-    def believe(header: str | None) -> Principal:
-        try:
-            return identify(store.table(), header, datetime.now(UTC), issuers)
-        except AuthError as error:
-            emit(refused(time.time(), 401, error.code))
-            raise
-
-    return believe
+def _believing(store: AccessStore, issuers: IssuerKeys | None) -> Believe:
+    return lambda header: identify(store.table(), header, datetime.now(UTC), issuers)
 
 
 def _issuer_keys(store: AccessStore) -> IssuerKeys | None:

@@ -82,6 +82,7 @@ async def _no_admin(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await Reply(send).fail(
             NotFound(
-                "this server asks for no keys (--open), so it has no admin API", code="admin.not_here"
+                "this server asks for no keys (--open), so it has no admin API",
+                code="admin.not_here",
             )
         )

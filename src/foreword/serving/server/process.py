@@ -20,13 +20,13 @@ import uvicorn
 from foreword.errors import ConfigError
 from foreword.serving.gateway.edge.drain import Gate
 
-_TOLD = 5.0
+TOLD = 5.0
 """Seconds in which clients that were cut off are told so."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Say = Callable[[str], None]
 
 
-class House(Protocol):
+class Inside(Protocol):
     """What a process runs."""
 
     @property
@@ -35,8 +35,6 @@ class House(Protocol):
     def cut_off(self) -> None:
         """End what is still being answered, with an error."""
         ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,10 @@ def bind(host: str, port: int, option: str) -> socket.socket:
     return made
 
 
-async def serve(house: House, doors: Sequence[Door], grace: float, ready: Say, say: Say) -> None:
-    """Serve until a signal; gives back when everything is closed. `ready` is said once it listens."""
+async def serve(
+    house: Inside, doors: Sequence[Door], grace: float, ready: Callable[[], None], say: Say
+) -> None:
+    """Serve until a signal; gives back when everything is closed. `ready` is called once it listens."""
     servers = [_Server(door.config) for door in doors]
     tasks = [
         asyncio.create_task(server.serve(sockets=[door.socket]))
@@ -87,24 +87,23 @@ async def serve(house: House, doors: Sequence[Door], grace: float, ready: Say, s
     with _signals(say) as told:
         try:
             await _until(lambda: all(server.started for server in servers), tasks)
-            ready("")
+            ready()
             await _first(told.wait(), *tasks)
             await _let_out(house, grace, say)
         finally:
             for server in servers:
                 server.should_exit = True
             await asyncio.gather(*tasks, return_exceptions=True)
-            await house.close()
 
 
-async def _let_out(house: House, grace: float, say: Say) -> None:
+async def _let_out(house: Inside, grace: float, say: Say) -> None:
     house.gate.drain()
     inside = house.gate.inside
     say(f"stopping: {inside} requests have {grace:g} s to end; a second signal ends at once")
     if not await house.gate.wait(grace):
         say(f"{house.gate.inside} requests were not done and are told so")
         house.cut_off()
-        await house.gate.wait(_TOLD)
+        await house.gate.wait(TOLD)
 
 
 class _Server(uvicorn.Server):

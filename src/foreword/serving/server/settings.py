@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from foreword.errors import ConfigError
 from foreword.serving.gateway.edge import EdgeSettings
 
-EMBEDDED = "embedded"
-Role = Literal["all", "gateway", "engine"]
 Bytes = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -62,7 +59,6 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str = "demo"
-    role: Role = "all"
     host: str = "127.0.0.1"
     port: Port = 8000
     admin_host: str = "127.0.0.1"
@@ -70,14 +66,13 @@ class ServeSettings(BaseModel):
     registry: Path | None = None
     trust: Path | None = None
     access: Path | None = None
-    engine: str = EMBEDDED
     open: bool = False
     """No keys: whoever reaches the port may use everything. Only on this machine."""
     grace: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds that running requests get when the server is told to stop."""
     answer_seconds: Seconds = 600.0
     """After which an answer is given up."""
-    edge: EdgeSettings = EdgeSettings()
+    edge: EdgeSettings = EdgeSettings(open=("/livez", "/readyz"))
     embedded: EmbeddedSettings = EmbeddedSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
@@ -86,25 +81,8 @@ def check(settings: ServeSettings) -> None:
     """Refuse what does not go together.
 
     Raises:
-        ConfigError: names both sides (`serve.*`).
+        ConfigError: names both sides (`serve.open`).
     """
-    remote = settings.engine != EMBEDDED
-    if remote and urlsplit(settings.engine).scheme not in ("http", "https"):
-        raise ConfigError(
-            f"--engine is `embedded` or the http(s) URL of an engine, got {settings.engine[:200]!r}",
-            code="serve.engine",
-        )
-    if settings.role == "gateway" and not remote:
-        raise ConfigError(
-            "a gateway by itself needs --engine URL; start one with `foreword serve --role engine`",
-            code="serve.engine",
-        )
-    if settings.role == "engine" and (remote or settings.open):
-        raise ConfigError(
-            "--role engine runs the engine of this process and asks for its secret; it goes with neither "
-            "--engine nor --open",
-            code="serve.role",
-        )
     if settings.open and not is_loopback(settings.host):
         raise ConfigError(
             f"--open lets everybody use everything, so it listens on this machine only, got --host "

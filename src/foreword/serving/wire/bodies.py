@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from foreword.artifact.canonical import refuse_constant, short_float, unique_keys
@@ -20,22 +21,35 @@ from foreword.serving.wire.limits import (
     MAX_VALUES,
 )  # fmt: skip
 
+
+@dataclass(frozen=True)
+class Caps:
+    """How much JSON is read."""
+
+    nbytes: int
+    openings: int
+    """Objects and lists."""
+    commas: int
+    """Outside texts."""
+
+
+CLIENT = Caps(MAX_BODY, MAX_OPENINGS, MAX_VALUES)
 _BRACKETS = re.compile(r"[\[\]{}]")
 _LONG_WORD = re.compile(rf"[-+.\w]{{{MAX_NUMBER + 1}}}")
 
 
-def read_object(data: bytes) -> dict[str, Any]:
+def read_object(data: bytes, caps: Caps = CLIENT) -> dict[str, Any]:
     """The JSON object of a body.
 
     Raises:
         BadRequest: it is none (`request.json`), more than anybody needs (`request.too_large`), or
             nested too deeply (`request.too_deep`).
     """
-    if len(data) > MAX_BODY:
-        _too_large(f"at most {MAX_BODY} bytes", len(data))
+    if len(data) > caps.nbytes:
+        _too_large(f"at most {caps.nbytes} bytes", len(data))
     try:
         text = data.decode("utf-8")
-        _check_cost(_outside_texts(text))
+        _check_cost(_outside_texts(text), caps)
         value = json.loads(
             text,
             object_pairs_hook=unique_keys,
@@ -62,18 +76,20 @@ def _outside_texts(text: str) -> str:
     return "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
 
 
-def _check_cost(structure: str) -> None:
-    openings = structure.count("{") + structure.count("[")
-    if openings > MAX_OPENINGS:
-        _too_large(f"at most {MAX_OPENINGS} objects and lists", openings)
-    if structure.count(",") > MAX_VALUES:
-        _too_large(f"at most {MAX_VALUES} commas", structure.count(","))
+def _check_cost(structure: str, caps: Caps) -> None:
+    openings, commas = structure.count("{") + structure.count("["), structure.count(",")
+    if openings > caps.openings:
+        _too_large(f"at most {caps.openings} objects and lists", openings)
+    if commas > caps.commas:
+        _too_large(f"at most {caps.commas} commas", commas)
     # Checked as text: turning thousands of digits into an integer is slow on purpose-made input.
     if _LONG_WORD.search(structure):
         raise ValueError(f"a number has more than {MAX_NUMBER} characters")
     depth = 0
     for found in _BRACKETS.finditer(structure):
         depth += 1 if found.group() in "[{" else -1
+        if depth < 0:
+            raise ValueError("a bracket is closed that was not opened")
         if depth > MAX_DEPTH:
             raise BadRequest(
                 f"expected at most {MAX_DEPTH} levels of JSON, got more; send a flatter body",

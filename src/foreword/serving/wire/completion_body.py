@@ -43,7 +43,7 @@ class CompletionBody(Common):
     @model_validator(mode="after")
     def _agrees(self) -> CompletionBody:
         if self.best_of is not None and self.best_of != (self.n or 1):
-            unsupported("best_of is not n, and answers are not ranked; leave it out")
+            unsupported("it is not n, and answers are not ranked; leave it out", "best_of")
         return self
 
     @property

@@ -92,6 +92,8 @@ class ToolMessage(Shape):
     name: Name | None = None
 
 
+_READ = {"role", "name", "tool_calls", "tool_call_id"}
+"""Fields beside `content` that templates know."""
 _ROLES = {
     "system": "(system)",
     "developer": "(system)",
@@ -128,7 +130,7 @@ class Tool(Shape):
 
 def spoken(message: SystemMessage | UserMessage | AssistantMessage | ToolMessage) -> dict[str, Any]:
     """What a chat template reads: the parts of a text as one, and `developer` is `system`."""
-    said = message.model_dump(exclude_none=True, exclude={"content"})
+    said = message.model_dump(exclude_none=True, include=_READ)
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)

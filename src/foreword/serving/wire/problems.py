@@ -57,6 +57,10 @@ _STATUS_OF_CODE = {
     "auth.scope": 403,  # the key is known, and another one would do (RFC 6750, section 3.1)
     "auth.tenant": 403,
     "access.conflict": 412,
+    # It will not come back, so 503 would send clients and alarms the wrong way.
+    "prefix.does_not_fit_base": 409,
+    "prefix.retired": 409,
+    "prefix.revoked": 409,
     "request.path": 404,
     "request.method": 405,
     "request.slow_headers": 408,

@@ -47,7 +47,8 @@ def by_kind(field: str, tags: Mapping[str, str]) -> Discriminator:
         return tags.get(kind) if isinstance(kind, str) else None
 
     message = f"expected one of {', '.join(tags)}; use one of them"
-    return Discriminator(tag, _WRONG, message, {"field": field})
+    # The field is in the type, for a context would make the annotation one that cannot be hashed.
+    return Discriminator(tag, f"{_WRONG}.{field}", message)
 
 
 def unless_empty(instead: str) -> AfterValidator:
@@ -81,7 +82,7 @@ def read_shape(shape: type[Read], value: Mapping[str, Any]) -> Read:
 
 
 def _refusal(shape: type[Shape], error: ErrorDetails) -> BadRequest:
-    kind, param = error["type"], _path(error)[:200]
+    kind, param = error["type"].partition(".")[0], _path(error)[:200]
     if kind == "extra_forbidden":
         near = get_close_matches(str(error["loc"][-1])[:80], _names(shape), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "leave it out"
@@ -97,7 +98,7 @@ def _refusal(shape: type[Shape], error: ErrorDetails) -> BadRequest:
         return BadRequest(
             f"{param}: the field is missing; add it", code="request.field", param=param
         )
-    said = error["msg"].replace("Input should be", "expected", 1)
+    said = error["msg"].replace("Input should be", "expected", 1).partition(" or instance of")[0]
     shown = _shown(error["input"], kind)
     return BadRequest(f"{param}: {said}, got {shown}", code="request.field", param=param)
 
@@ -116,7 +117,7 @@ def _shown(value: Any, kind: str) -> str:
 
 def _path(error: ErrorDetails) -> str:
     """`messages[0].content`; the names of alternatives stand in brackets and are left out."""
-    path, field = "", error.get("ctx", {}).get("field")
+    path, field = "", error.get("ctx", {}).get("field") or error["type"].partition(".")[2]
     for part in (*error["loc"], *([field] if field else [])):
         if isinstance(part, int):
             path += f"[{part}]"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from foreword import __version__
 from foreword.errors import ForewordError, NotFound, UsageError
 from foreword.serving.gateway.admin import keys, kills, replica, tenants
 from foreword.serving.gateway.admin.bodies import ErrorBody
@@ -32,7 +33,7 @@ def described_app(parts: AdminParts) -> FastAPI:
     """The application behind the gate; `app.openapi()` describes it."""
     app = FastAPI(
         title="Foreword, operator's API",
-        version=__version__,
+        version=version("foreword"),
         openapi_url=DESCRIPTION,
         docs_url=None,
         redoc_url=None,

@@ -12,6 +12,7 @@ from foreword.serving.gateway.access.tenants import MAX_GRANTS, NO_FALLBACK, Lim
 Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Line = Annotated[str, Field(max_length=500)]
+DigestText = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Names = Annotated[list[str], Field(max_length=MAX_GRANTS)]
 
 
@@ -89,4 +90,4 @@ class KillBody(Body):
 
 
 class PrefetchBody(Body):
-    digests: Annotated[list[str], Field(min_length=1, max_length=1_000)]
+    digests: Annotated[list[DigestText], Field(min_length=1, max_length=1_000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
@@ -25,7 +26,8 @@ def router(parts: AdminParts) -> APIRouter:
         seen = _here(parts.releases, "releases")
         table = seen.table
         names = {name: _release(table.names[name]) for name in table.order}
-        return {"seq": table.seq, "age_seconds": seen.age, "names": names}
+        age = seen.age if isfinite(seen.age) else None  # null: never; JSON has no infinity
+        return {"seq": table.seq, "age_seconds": age, "names": names}
 
     @routes.get("/residents")
     def list_residents() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from foreword.serving.gateway.edge.compose import Edge, edge
 from foreword.serving.gateway.edge.doors import PRINCIPAL
 from foreword.serving.gateway.edge.lag import LagMonitor
-from foreword.serving.gateway.edge.listening import uvicorn_config
+from foreword.serving.gateway.edge.listening import guarded_config, uvicorn_config
 from foreword.serving.gateway.edge.protocol import protocol
 from foreword.serving.gateway.edge.settings import EdgeSettings
 from foreword.serving.gateway.edge.stamp import REQUEST_ID
@@ -17,6 +17,7 @@ __all__ = [
     "EdgeSettings",
     "LagMonitor",
     "edge",
+    "guarded_config",
     "protocol",
     "uvicorn_config",
 ]

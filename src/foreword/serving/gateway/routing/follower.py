@@ -35,6 +35,7 @@ from foreword.serving.gateway.routing.followed import (
     moved,
     settle,
 )
+from foreword.serving.gateway.routing.hosting import Hosting
 from foreword.serving.gateway.routing.keeper import Keeper
 from foreword.serving.gateway.routing.known_good import KnownGood
 from foreword.serving.gateway.routing.manifests import Manifests
@@ -95,7 +96,8 @@ class Follower:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._registry, self._base, self._host, self._told = registry, base, host, told
+        self._registry, self._base, self._told = registry, base, told
+        self._hosting = Hosting(host)
         self._clock, self._now = clock, now
         self._known = Followed()
         self._source: Source = "nothing"
@@ -106,7 +108,6 @@ class Follower:
         self._has_schema = False
         self._unread: set[Digest] = set()
         self._fresh: dict[Digest, PromptFormat] = {}
-        self._to_forget: set[Digest] = set()
         self._keep_from = float("inf")
         self._recent = Recent()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -229,8 +230,8 @@ class Follower:
         self._after(before, names)
         if kept:
             self._recent.remember(kept.recent)
-        self._prefetch(fitting(self.table, self._recent.latest(), self._base))
-        self._to_forget.update(d for d in self._recent.latest() if not self.table.serves(d))
+        self._hosting.prefetch(fitting(self.table, self._recent.latest(), self._base))
+        self._hosting.forget(d for d in self._recent.latest() if not self.table.serves(d))
         self._begun.set()
 
     def _take_next(self, state: State) -> None:
@@ -238,7 +239,7 @@ class Follower:
         self._known, names = follow(self._known, state, self._base, is_warm, self._clock())
         self._after(before, names)
         released = self._released(names)
-        self._prefetch(digest for digest in released if not is_warm(digest))
+        self._hosting.prefetch(digest for digest in released if not is_warm(digest))
         self._tell(moved(before, self.table, names))
 
     def _take_error(self, error: ForewordError) -> None:
@@ -258,7 +259,7 @@ class Follower:
             self._known = Followed(table=kept.table)
             self._recent.remember(kept.recent)
             self._read_prompts(kept.table.names)
-            self._prefetch(fitting(kept.table, kept.recent, self._base))
+            self._hosting.prefetch(fitting(kept.table, kept.recent, self._base))
         self._begun.set()
         self._note_complete()
 
@@ -274,7 +275,7 @@ class Follower:
             waited = list(self._known.held)
             self._known = settle(self._known, self._is_warm(), self._clock())
             self._tell(moved(before, self.table, waited))
-        self._forget()
+        self._hosting.catch_up()
         self._note_complete()
         if self._clock() >= self._keep_from:
             self._keep()
@@ -282,7 +283,7 @@ class Follower:
     # Parts of the above.
 
     def _after(self, before: ReleaseTable, names: list[str]) -> None:
-        self._to_forget.update(ended(before, self.table, names))
+        self._hosting.forget(ended(before, self.table, names))
         self._read_prompts(names)
         self._keep_from = self._clock()
 
@@ -315,26 +316,8 @@ class Follower:
 
     def _is_warm(self) -> Callable[[Digest], bool]:
         """Whether a request for a version would find it resident, as of now."""
-        prompts = self._known.table.prompts
-        if self._host is None:
-            return prompts.__contains__
-        resident: set[Digest] = set()
-        with suppress(Exception):  # a host that does not answer has nothing, as far as is known
-            resident = {each.digest for each in self._host.residents()}
-        return lambda digest: digest in resident and digest in prompts
-
-    def _prefetch(self, digests: Iterable[Digest]) -> None:
-        wanted = tuple(digests)
-        if self._host is not None and wanted:
-            with suppress(Exception):  # it is a hint; the first request will ask again
-                self._host.prefetch(wanted)
-
-    def _forget(self) -> None:
-        """Have the host drop what was revoked or retired; until it does, again and again."""
-        if self._host is not None and self._to_forget:
-            with suppress(Exception):
-                self._host.forget(tuple(self._to_forget))
-                self._to_forget.clear()
+        prompts, resident = self._known.table.prompts, self._hosting.resident()
+        return lambda digest: digest in prompts and (resident is None or digest in resident)
 
     def _tell(self, names: Iterable[str]) -> None:
         for name in names:

@@ -1,0 +1,1 @@
+"""Statistics of judging: intervals, tests, and what they cost and miss."""
