@@ -42,6 +42,7 @@ def load_settings(
     try:
         return kind.model_validate(values)
     except ValidationError as e:
+        _refuse_unknown(kind, e, origins)
         raise ConfigError(_explain(e, origins), code="config.value") from e
 
 
@@ -140,6 +141,16 @@ def _require_known(kind: type[BaseModel], path: str, origin: str) -> None:
     near = by_leaf or get_close_matches(path, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     raise ConfigError(f"unknown setting {path!r} ({origin}); {hint}", code="config.unknown_key")
+
+
+def _refuse_unknown(
+    kind: type[BaseModel], error: ValidationError, origins: Mapping[str, str]
+) -> None:
+    """An unknown key inside a list of settings, which only the model itself has seen."""
+    for each in error.errors():
+        if each["type"] == "extra_forbidden":
+            names = [str(part) for part in each["loc"] if not isinstance(part, int)]
+            _require_known(kind, ".".join(names), origins.get(names[0], "the settings"))
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:

@@ -49,7 +49,7 @@ class Replica:
     def prefetch(self, digests: Sequence[Digest]) -> None:
         raise AssertionError("looking loads nothing")
 
-    forget = prefetch
+    forget = forget_tenant = prefetch
 
 
 @contextmanager

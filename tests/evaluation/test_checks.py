@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreword.errors import ArtifactError, UsageError
@@ -58,6 +58,7 @@ CASES = [
     ({"kind": "refusal", "expected": False}, "Sure: take the bus.", 1),
     ({"kind": "refusal", "expected": False}, "I cannot answer this.", 0),
 ]
+ALL_KINDS = [parse_check(check) for check, _, _ in CASES]
 
 
 @pytest.mark.parametrize(("check", "answer", "expected"), CASES)
@@ -97,6 +98,16 @@ def test_any_number_is_found_again(value: float) -> None:
 )  # fmt: skip
 def test_refusals_are_told_in_several_languages(text: str) -> None:
     assert declines(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["I'm sorry to hear that your tent is torn. We will send you another one today.",
+     "Es tut mir leid, dass Ihr Zelt gerissen ist. Wir schicken Ihnen heute ein neues.",
+     "I can't wait to see it!", "There is no puddle."],
+)  # fmt: skip
+def test_regret_that_goes_on_to_help_is_no_refusal(text: str) -> None:
+    assert not declines(text)
 
 
 def exclaims(row: dict[str, Any], answer: str) -> Any:
@@ -154,8 +165,9 @@ def test_a_name_that_is_none_is_refused_when_the_set_is_read(name: str) -> None:
         own(name)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_no_answer_breaks_a_check(answer: str) -> None:
-    checks = [parse_check(check) for check, _, _ in CASES]
-    assert all(0 <= o.score <= 1 for o in run_checks(checks, Subject(answer, ("x",))))
-    json.dumps([o.detail for o in run_checks(checks, Subject(answer, ("x",)))])
+    outcomes = run_checks(ALL_KINDS, Subject(answer, ("x",)))
+    assert all(0 <= outcome.score <= 1 for outcome in outcomes)
+    json.dumps([outcome.detail for outcome in outcomes])

@@ -74,6 +74,9 @@ BAD_ROWS = {
     "an unknown option": (
         {"id": "a", "input": "x", "checks": [{"kind": "exact", "typo": 1}]}, "'typo' is not known",
     ),
+    "nothing to be exactly": (
+        {"id": "a", "input": "x", "checks": [{"kind": "exact"}]}, "and there are neither",
+    ),
     "a broken pattern": (
         {"id": "a", "input": "x", "checks": [{"kind": "regex", "pattern": "("}]}, "regular expression",
     ),

@@ -46,7 +46,7 @@ def with_references(identity: str, *references: str) -> object:
 
 def test_words_and_tokens_are_cut_as_described() -> None:
     assert words("It's 3.5, naïve_Fox!") == ["it", "s", "3.5", "naïve_fox"]
-    assert tokens_13a("Hi, you.") == ["hi", ",", "you", "."]
+    assert tokens_13a("Hi, you.") == ("hi", ",", "you", ".")
     assert content_13a("Hi, you.") == ["hi", "you"]
 
 
@@ -113,6 +113,11 @@ def test_groundedness_sees_invented_numbers_and_names() -> None:
         assert value("groundedness", (row("a", context=context), lie)) == 0
     half = (row("a", context=context), "Anna ordered 3 lamps. Whales swim through oceans.")
     assert value("groundedness", half) == pytest.approx(0.5)
+    german = row("a", context="Anna kaufte 3 Lampen.", language="de")
+    assert 0 < value("groundedness", (german, "Am Montag kaufte Anna 3 Lampen.")) < 1
+    russian = row("a", context="Анна купила 3 лампы.", language="ru")
+    assert value("groundedness", (russian, "Анна купила лампы")) == 1
+    assert value("groundedness", (russian, "Лампы купила Ирина")) == 0
 
 
 def test_degeneration_is_seen() -> None:
@@ -157,7 +162,7 @@ def test_nist_takes_the_length_over_the_whole_set() -> None:
     unigrams = sum(information.values()) / 4
     bigrams = (math.log2(2 / 2) + math.log2(2 / 1)) / 2
     penalty = math.exp(math.log(0.5) / math.log(1.5) ** 2 * math.log(4 / (7 / 1.5)) ** 2)
-    trigrams = math.log2(1 / 1)
+    trigrams = math.log2(2 / 1) / 1
     assert value("nist", *mixed) == pytest.approx((unigrams + bigrams + trigrams) * penalty)
 
 

@@ -130,6 +130,19 @@ def test_a_torn_file_loses_the_torn_answers_only(cut: int, text: str) -> None:
             assert store.answers(key) == {**left, "new": Answer("new", ONE)}
 
 
+@pytest.mark.parametrize("kept", [0, 1, 40])
+def test_a_first_line_that_was_torn_is_written_again(kept: int, tmp_path: Path) -> None:
+    key = key_of(FIRST, SET.digest, GREEDY, "")
+    with AnswerStore(tmp_path) as store:
+        store.add(key, "r1", Answer("lost", ONE))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:kept])
+    with AnswerStore(tmp_path) as store:
+        assert store.answers(key) == {}
+        store.add(key, "r2", Answer("x", ONE))
+        assert store.answers(key) == {"r2": Answer("x", ONE)}
+
+
 def test_a_file_of_another_run_is_refused(tmp_path: Path) -> None:
     key = key_of(FIRST, SET.digest, GREEDY, "")
     with AnswerStore(tmp_path) as store:

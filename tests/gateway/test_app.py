@@ -73,7 +73,7 @@ def test_a_chat_is_answered_by_the_version_its_receipt_names(door: FrontDoor) ->
     record = finished(door)
     assert (record.status, record.code, record.attached.digest) == (200, "", str(V1))
     assert record.id == raw.headers["x-request-id"]
-    assert {span.name for span in record.spans} == {"resolve", "prefill", "decode"}
+    assert {span.name for span in record.spans} == {"authorise", "resolve", "prefill", "decode"}
     assert record.prompt_tokens == len(asked.prompt) == 3
     at_rest(door)
 

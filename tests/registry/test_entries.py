@@ -24,6 +24,7 @@ from foreword.registry.entries import (
     BaseDeclared,
     BaseWithdrawn,
     By,
+    Drifted,
     Entry,
     Event,
     Published,
@@ -82,7 +83,11 @@ EVENT = st.one_of(
     st.builds(Revoked, NAMES, DIGESTS, st.none() | DIGESTS),
     st.builds(Retired, NAMES, DIGESTS),
     st.builds(Aliased, NAMES, st.sampled_from(["next", "beta"]), st.none() | DIGESTS),
-)
+    st.builds(
+        Drifted, NAMES, DIGESTS, st.sampled_from(["inputs.mmd", "length"]), st.floats(-9, 9), SHARES,
+        DIGESTS, DIGESTS,
+    ),
+)  # fmt: skip
 
 
 def columns(entry: Entry) -> dict[str, Any]:

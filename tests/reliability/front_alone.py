@@ -23,6 +23,7 @@ import uvicorn
 
 from foreword.serving.gateway.edge import EdgeSettings, LagMonitor, uvicorn_config
 from foreword.serving.gateway.edge.types import App, Receive, Scope, Send
+from foreword.serving.gateway.prompting import Prompter
 from tests.gateway.edge_server import JSON, Answer, Client, request, say
 from tests.reliability.front_made import ENDLESS, Made, made
 from tests.reliability.report import ROOT
@@ -60,8 +61,10 @@ class Facts:
         }
 
 
-async def serve(settings: EdgeSettings) -> None:
+async def serve(settings: EdgeSettings, *, reads_anything: bool) -> None:
     front = made(settings)
+    if reads_anything:
+        Prompter._require_short = lambda prompter, texts: None  # type: ignore[method-assign]
     facts = Facts(front.edge.entrance, front)
     guarded = replace(front.edge, entrance=facts)
     server = uvicorn.Server(uvicorn_config(guarded, host="127.0.0.1", port=0, grace=1))
@@ -110,10 +113,11 @@ class Alone(Client):
 
 
 @contextlib.contextmanager
-def front_alone(settings: Mapping[str, Any]) -> Iterator[Alone]:
-    """The process, until the end of the block."""
+def front_alone(settings: Mapping[str, Any], *, reads_anything: bool = False) -> Iterator[Alone]:
+    """The process, until the end of the block. `reads_anything`: prompts of every length."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.reliability.front_alone", json.dumps(settings)],
+        [sys.executable, "-m", "tests.reliability.front_alone", json.dumps(settings)]
+        + ["reads anything"] * reads_anything,
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -130,4 +134,4 @@ def front_alone(settings: Mapping[str, Any]) -> Iterator[Alone]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(EdgeSettings(**json.loads(sys.argv[1]))))
+    asyncio.run(serve(EdgeSettings(**json.loads(sys.argv[1])), reads_anything=len(sys.argv) > 2))

@@ -66,7 +66,7 @@ class World:
         disk = DiskTier(self._disk, size.names * 2000, self.source.reverify)
         self.store = PrefixStore(
             base, self.source, Budgets(size.room * _PREFIX_BYTES), disk=disk,
-            limits=LoadLimits(load=120.0, room=1e6), rng=rng, woken=self._woken.set,
+            limits=LoadLimits(load=120.0, fetch=120.0, room=1e6), rng=rng, woken=self._woken.set,
             rules=BreakerRules(pause=0.01, shortest=0.1, longest=0.4, permanent=0.2),
         )  # fmt: skip
         settings = EngineSettings(

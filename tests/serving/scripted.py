@@ -74,6 +74,7 @@ class ScriptedBackend:
     """Ids of requests that were given up, by `cancel` or because nobody listened any more."""
     prefetched: list[Digest] = field(default_factory=list)
     forgotten: list[Digest] = field(default_factory=list)
+    forgotten_tenants: list[str] = field(default_factory=list)
     resident: set[Digest] = field(default_factory=set)
     running: dict[str, asyncio.Event] = field(default_factory=dict)
     """Requests that are being answered; setting the event gives one up."""
@@ -116,6 +117,9 @@ class ScriptedBackend:
     def forget(self, digests: Sequence[Digest]) -> None:
         self.forgotten += digests
         self.resident -= set(digests)
+
+    def forget_tenant(self, tenant: str) -> None:
+        self.forgotten_tenants.append(tenant)
 
     def residents(self) -> tuple[ResidentPrefix, ...]:
         return tuple(ResidentPrefix(digest, 1, 0) for digest in sorted(self.resident, key=str))

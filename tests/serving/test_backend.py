@@ -294,9 +294,13 @@ def test_a_step_that_does_not_end_is_told_from_an_idle_engine(gate: Gate, first:
         task = asyncio.create_task(chunks_of(backend, ask(text(3))))
         await until(gate.held.is_set)
         await until(lambda: backend.health().state == "wedged")
+        with pytest.raises(EngineFailed) as caught:
+            await task  # although the step still hangs
+        assert (await error_of(backend, ask(text(3)))).code == caught.value.code == "engine.wedged"
         gate.opened.set()
-        assert len(await task) == 6
-        assert backend.health().state == "ready"
+        await until(lambda: backend.health().state == "ready")
+        assert len(await chunks_of(backend, ask(text(3)))) == 6
+        assert backend.capacity().running == backend.capacity().waiting == 0  # it was given up
 
     with backend_of(wedged_after=1.2) as backend:
         run(wedged(backend))

@@ -194,6 +194,18 @@ def test_a_compiled_grammar_is_kept_and_a_refusal_too(monkeypatch: pytest.Monkey
     assert len(tried) == 4
 
 
+def test_what_a_tenant_compiled_is_kept_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrain, "KEPT_GRAMMARS", 4)
+    mine, x = Grammars(tokenizer(), 128, [END]), Constraint("regex", "x")
+    acmes = mine.compile(x, "acme")
+    assert mine.compile(x, "globex") is not acmes
+    for text in "abcdef":  # drives out its own, not another tenant's
+        mine.compile(Constraint("regex", text), "globex")
+    assert mine.compile(x, "acme") is acmes
+    mine.drop_tenant("acme")
+    assert mine.compile(x, "acme") is not acmes
+
+
 REFUSED = {
     "broken regex": Constraint("regex", "(a"),
     "look-ahead": Constraint("regex", "a(?=b)"),

@@ -112,7 +112,7 @@ def test_a_store_that_hangs_is_given_up_and_what_it_brings_late_is_dropped(
 ) -> None:  # fmt: skip
     hangs = set(names[:2])
     source.before = lambda digest: (digest in hangs and gate.wait(30), None)[1]
-    kept = store(base, source, workers=2, limits=LoadLimits(load=5.0))
+    kept = store(base, source, workers=2, limits=LoadLimits(fetch=5.0))
     for digest in names[:3]:
         assert kept.want(digest, clock.now) is None
     step(kept, clock)

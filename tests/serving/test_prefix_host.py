@@ -147,3 +147,24 @@ def test_an_engine_that_has_ended_has_nothing(
     backend.prefetch([names[1]])
     backend.forget([names[0]])
     assert backend.residents() == ()
+
+
+def test_what_was_computed_for_a_tenant_is_forgotten_and_only_that(base: BaseModel) -> None:
+    backend = EmbeddedBackend(Engine(base, None, EngineSettings(kv_bytes=16 << 20)))
+
+    async def reused(tenant: str) -> int:
+        request = GenerateRequest(f"r{time.monotonic_ns()}", text(40), tenant, max_tokens=1)
+        *_, last = [chunk async for chunk in backend.generate(request)]
+        return last.usage.cached_tokens if last.usage else -1
+
+    async def heard(tenant: str) -> list[int]:
+        return [await reused(tenant) for _ in range(3)]
+
+    try:
+        assert asyncio.run(heard("acme")) == [0, 0, 32]
+        assert asyncio.run(heard("globex")) == [0, 0, 32]
+        backend.forget_tenant("acme")
+        assert asyncio.run(heard("acme")) == [0, 0, 32]
+        assert asyncio.run(reused("globex")) == 32
+    finally:
+        backend.close()

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
+from foreword.artifact import BaseRef, Digest
 from foreword.serving.contract import Chunk, GenerateRequest
 from foreword.serving.upstream.app import Engine, engine_app
 from foreword.serving.upstream.client import HttpBackend, Timeouts
 from foreword.serving.upstream.secret import Secret
 
 SECRET = Secret("canary-5c1f0e-of-a-secret")
+BASE = BaseRef("tiny", Digest.of(b"weights"), Digest.of(b"words"), "llama", 64)
 FAST = Timeouts(connect=1.0, silence=1.0, answer=1.0, poll=0.02)
 
 
@@ -34,7 +36,7 @@ class Port:
 
 @contextmanager
 def served(engine: Engine, beat: float = 0.1, port: int = 0) -> Iterator[Port]:
-    app = engine_app(engine, SECRET, beat=beat)
+    app = engine_app(engine, BASE, SECRET, beat=beat)
     config = uvicorn.Config(app, "127.0.0.1", port, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     port_ = Port("", server)
@@ -58,7 +60,7 @@ def served(engine: Engine, beat: float = 0.1, port: int = 0) -> Iterator[Port]:
 async def reached(engine: Engine, beat: float = 0.1) -> AsyncIterator[HttpBackend]:
     """The backend as a gateway sees it."""
     with served(engine, beat) as port:
-        async with HttpBackend(port.url, SECRET, FAST) as backend:
+        async with HttpBackend(port.url, SECRET, BASE.fingerprint, FAST) as backend:
             yield backend
 
 

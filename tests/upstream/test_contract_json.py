@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreword.artifact import Digest
+from foreword.artifact import BaseRef, Digest
 from foreword.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -23,22 +23,24 @@ from foreword.errors import (
 )
 from foreword.serving.contract import (
     AdapterSet,
+    Beginning,
     Capacity,
     Chunk,
     Constraint,
     Finish,
     GenerateRequest,
     Health,
+    Phase,
     ResidentPrefix,
     Sampling,
     TokenLogprob,
     Usage,
 )
+from foreword.serving.upstream.base_json import base_from_bytes, base_to_json
+from foreword.serving.upstream.chunk_json import chunk_from_bytes, chunk_to_json
 from foreword.serving.upstream.contract_json import (
     capacity_from_bytes,
     capacity_to_json,
-    chunk_from_bytes,
-    chunk_to_json,
     digests_from_bytes,
     digests_to_json,
     health_from_bytes,
@@ -50,6 +52,7 @@ from foreword.serving.upstream.contract_json import (
 )
 from foreword.serving.upstream.documents import to_bytes
 from foreword.serving.upstream.errors_json import error_from_bytes, error_to_json
+from tests.upstream.engine_port import BASE
 
 integers = st.integers(-(2**62), 2**62)
 tokens = st.lists(st.integers(0, 2**31), max_size=5).map(tuple)
@@ -63,6 +66,12 @@ said = st.builds(
     st.integers(0, 2**31),
     logprobs,
     st.lists(st.tuples(st.integers(0, 2**31), logprobs), max_size=3).map(tuple),
+)
+beginnings = st.builds(
+    Beginning,
+    st.sampled_from(["", "device", "host", "disk", "fetch"]),
+    numbers,
+    st.lists(st.builds(Phase, texts, numbers, numbers), max_size=3).map(tuple),
 )
 usages = st.builds(Usage, integers, integers, integers)
 requests = st.builds(
@@ -86,7 +95,7 @@ requests = st.builds(
 )  # fmt: skip
 chunks = st.builds(
     Chunk, texts, integers, texts, tokens, adapters, st.lists(said, max_size=3).map(tuple),
-    st.none() | st.sampled_from(Finish), st.none() | usages,
+    st.none() | st.sampled_from(Finish), st.none() | usages, st.none() | beginnings,
 )  # fmt: skip
 
 
@@ -113,6 +122,11 @@ def test_what_is_told_of_an_engine_comes_out_as_it_went_in(
     assert residents_from_bytes(to_bytes(residents_to_json(residents))) == tuple(residents)
     names = [each.digest for each in residents]
     assert digests_from_bytes(to_bytes(digests_to_json(names))) == tuple(names)
+
+
+@pytest.mark.parametrize("base", [BASE, BaseRef("m", Digest.of(b"m"), None, "gpt2", None)])
+def test_a_base_comes_out_as_it_went_in(base: BaseRef) -> None:
+    assert base_from_bytes(to_bytes(base_to_json(base))) == base
 
 
 def test_moments_are_moved_to_the_other_clock() -> None:

@@ -35,15 +35,16 @@ from foreword.serving.contract import (
     Sampling,
 )
 from foreword.serving.engine.backend import EmbeddedBackend
+from foreword.serving.upstream.asking import ask_base
 from foreword.serving.upstream.client import HttpBackend, Timeouts
 from foreword.serving.upstream.secret import Secret
 from tests.serving.asking import ask, engine_with, loaded, text
 from tests.serving.scripted import ScriptedBackend, text_of, tokens_of
 from tests.tiny import tiny_base
-from tests.upstream.engine_port import FAST, SECRET, chunks_of, happens, reached, served
+from tests.upstream.engine_port import BASE, FAST, SECRET, chunks_of, happens, reached, served
 
 PREFIX = Digest.of(b"a prefix")
-HEADERS = SECRET.headers
+HEADERS = {**SECRET.headers, "X-Foreword-Base": str(BASE.fingerprint)}
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -122,8 +123,11 @@ def test_the_real_engine_says_the_same_over_http() -> None:
 
     try:
         for there, here in run(both()):
-            assert [replace(chunk, usage=None) for chunk in there] == [
-                replace(chunk, usage=None) for chunk in here
+            assert [replace(chunk, usage=None, beginning=None) for chunk in there] == [
+                replace(chunk, usage=None, beginning=None) for chunk in here
+            ]
+            assert [chunk.beginning is not None for chunk in there] == [
+                chunk is there[0] for chunk in there
             ]
             assert len(there) >= 2
             assert there[-1].finish is not None
@@ -184,7 +188,7 @@ def test_an_engine_that_is_not_there_is_told_with_when_to_ask_again() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
         async def failed() -> ForewordError:
-            async with HttpBackend(url, SECRET, FAST) as backend:
+            async with HttpBackend(url, SECRET, BASE.fingerprint, FAST) as backend:
                 assert backend.health().state == "failed"
                 return await error_of(backend, request())
 
@@ -198,7 +202,7 @@ def test_an_engine_that_dies_in_an_answer_ends_it_with_an_error_and_comes_back()
 
     async def died() -> None:
         with served(scripted) as port:
-            async with HttpBackend(port.url, SECRET, FAST) as backend:
+            async with HttpBackend(port.url, SECRET, BASE.fingerprint, FAST) as backend:
                 stream = cast("AsyncGenerator[Chunk]", backend.generate(request(max_tokens=500)))
                 await anext(stream)
                 dying = asyncio.create_task(asyncio.to_thread(port.stop))
@@ -260,7 +264,7 @@ def test_what_is_no_engine_is_an_engine_failure(answer: bytes) -> None:
 
         async def failed() -> ForewordError:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            async with HttpBackend(url, SECRET, FAST) as backend:
+            async with HttpBackend(url, SECRET, BASE.fingerprint, FAST) as backend:
                 assert backend.health().state == "failed"
                 return await error_of(backend, request())
 
@@ -361,7 +365,7 @@ def test_what_was_revoked_while_the_engine_was_away_is_forgotten_when_it_is_back
     async def told() -> None:
         with served(scripted) as first:
             port = int(first.url.rsplit(":")[-1])
-            backend = HttpBackend(first.url, SECRET, FAST)
+            backend = HttpBackend(first.url, SECRET, BASE.fingerprint, FAST)
             backend.forget([PREFIX])  # nobody has entered it yet
             first.stop()
             async with backend:
@@ -370,6 +374,25 @@ def test_what_was_revoked_while_the_engine_was_away_is_forgotten_when_it_is_back
                 assert scripted.resident
                 with served(scripted, port=port):
                     await happens(lambda: not scripted.resident)
+
+    run(told())
+
+
+def test_tenants_are_forgotten_once_also_if_the_engine_was_away() -> None:
+    scripted, names = ScriptedBackend(), ["acme", "o/dd?name", "third"]
+
+    async def told() -> None:
+        with served(scripted) as first:
+            port = int(first.url.rsplit(":")[-1])
+            async with HttpBackend(first.url, SECRET, BASE.fingerprint, FAST) as backend:
+                backend.forget_tenant(names[0])
+                await happens(lambda: scripted.forgotten_tenants == names[:1])
+                first.stop()
+                for name in names[1:]:
+                    backend.forget_tenant(name)
+                await happens(lambda: backend.health().state == "failed")
+                with served(scripted, port=port):
+                    await happens(lambda: scripted.forgotten_tenants == names)
 
     run(told())
 
@@ -397,6 +420,7 @@ def test_the_real_engine_prefetches_forgets_and_tells_over_http() -> None:
 _PATHS = [
     ("POST", "generate"), ("DELETE", "requests/x"), ("GET", "capacity"), ("GET", "health"),
     ("GET", "residents"), ("POST", "prefetch"), ("POST", "forget"), ("GET", "nothing"),
+    ("DELETE", "tenants/x"),
 ]  # fmt: skip
 
 
@@ -424,7 +448,7 @@ def test_nothing_is_told_without_the_secret(headers: Any) -> None:
 def test_another_secret_is_the_operators_fault_and_not_the_clients() -> None:
     async def failed() -> ForewordError:
         with served(ScriptedBackend()) as port:
-            async with HttpBackend(port.url, Secret("x" * 32), FAST) as backend:
+            async with HttpBackend(port.url, Secret("x" * 32), BASE.fingerprint, FAST) as backend:
                 assert backend.health().state == "failed"
                 return await error_of(backend, request())
 
@@ -455,7 +479,7 @@ def test_a_weak_secret_is_refused(secret: str) -> None:
 @pytest.mark.parametrize("url", ["", "10.0.0.5:8100", "ftp://x", "http://", "http://u:p@host"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        HttpBackend(url, SECRET)
+        HttpBackend(url, SECRET, BASE.fingerprint)
     assert caught.value.code == "engine.url"
 
 
@@ -470,3 +494,29 @@ def test_finish_survives() -> None:
     chunks = run(heard())
     assert [chunk.finish for chunk in chunks] == [None, Finish.STOP]
     assert Timeouts().silence >= 3 * 5.0
+
+
+def test_an_engine_of_another_base_refuses_what_was_made_for_this_one() -> None:
+    engine = ScriptedBackend()
+
+    async def ask_as(base: Digest) -> tuple[str, str]:
+        with served(engine) as port:
+            async with HttpBackend(port.url, SECRET, base, FAST) as backend:
+                with pytest.raises(EngineFailed) as refused:
+                    await chunks_of(backend, request())
+                return refused.value.code, backend.health().detail
+
+    assert run(ask_as(Digest.of(b"another"))) == ("engine.base", "it does not answer (engine.base)")
+    assert engine.asked == []
+
+
+def test_a_gateway_asks_which_base_there_is_and_waits_for_it() -> None:
+    with served(ScriptedBackend()) as port:
+        assert ask_base(port.url, SECRET, 5.0) == BASE
+        with pytest.raises(EngineFailed, match="secret") as refused:
+            ask_base(port.url, Secret("x" * 32), 5.0)
+        assert refused.value.code == "engine.refused"
+    waited: list[int] = []
+    with pytest.raises(EngineFailed) as missing:
+        ask_base(port.url, SECRET, 0.6, lambda: waited.append(1))
+    assert (missing.value.code, waited) == ("engine.unreachable", [1])

@@ -57,7 +57,7 @@ def fingerprint(
 ) -> None:
     """Print what a base is known by: a digest of its weights, configuration and tokenizer."""
     from foreword.cli.output import quiet_libraries
-    from foreword.prefix.base_model import identify
+    from foreword.prefix.files import identify
 
     quiet_libraries()
     ref = identify(base)

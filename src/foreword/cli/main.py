@@ -16,14 +16,17 @@ from foreword.cli import (
     generate,
     inspect,
     keys,
+    load,
     peft,
     replicas,
     serve,
     sign,
+    top,
     train,
     verify,
 )
 from foreword.cli.access import app as access
+from foreword.cli.chat import app as chat
 from foreword.cli.output import errors, visible
 from foreword.cli.registry import app as registry
 from foreword.errors import ForewordError, StorageError, UsageError
@@ -40,6 +43,9 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
+app.command("top")(top.top)
+app.command("load")(load.load)
 app.command("replicas")(replicas.replicas)
 app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)

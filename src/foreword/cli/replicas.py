@@ -14,12 +14,12 @@ import typer
 from foreword.cli.output import print_json
 from foreword.cli.registry import lines
 from foreword.cli.registry.options import Json
+from foreword.cli.served import read_key
 from foreword.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx2
 
-_MOST_KEY = 1_000
 _MOST_BYTES = 256 << 20
 _MOST_AT_ONCE = 16
 
@@ -70,7 +70,7 @@ def replicas(url: Url, key_file: KeyFile, timeout: Timeout = 5.0, json: Json = F
     import httpx2
 
     addresses = [_address(each) for each in dict.fromkeys(url)]
-    headers = {"Authorization": f"Bearer {_key(key_file)}"}
+    headers = {"Authorization": f"Bearer {read_key(key_file, 'replicas.key')}"}
     with (
         httpx2.Client(headers=headers, timeout=timeout, trust_env=False) as client,
         ThreadPoolExecutor(min(len(addresses), _MOST_AT_ONCE)) as pool,
@@ -179,15 +179,6 @@ def _address(url: str) -> str:
             f"--url is http://HOST:PORT or https://HOST:PORT, got {url[:80]!r}", code="replicas.url"
         )
     return url.rstrip("/")
-
-
-def _key(path: Path) -> str:
-    from foreword.signing import files
-
-    text = files.read(path, _MOST_KEY).decode("ascii", errors="replace").strip()
-    if not text.isascii() or not text.isprintable() or not text:
-        raise UsageError(f"{path} holds no key; expected one line of text", code="replicas.key")
-    return text
 
 
 # Telling.

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 def serve(
     base: Annotated[str | None, typer.Option(help="Base model, by default demo.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="What this process is: all (default), gateway or engine.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="URL of the engine, with --role gateway.")
+    ] = None,
+    secret_file: Annotated[
+        Path | None, typer.Option(help="File with what gateway and engine know and nobody else.")
+    ] = None,
     registry: Directory = None,
     trust: Trust = None,
     access: Annotated[
@@ -52,9 +61,11 @@ def serve(
     given: dict[str, Any] = {
         "base": base, "registry": registry, "trust": trust, "access": access, "host": host,
         "port": port, "admin_host": admin_host, "admin_port": admin_port, "grace": grace,
-        "open": open_ or None,
+        "open": open_ or None, "role": role,
+        "telemetry": {"log": log, "otlp": otlp},
+        "engine": {"url": engine, "secret_file": secret_file},
     }  # fmt: skip
-    settings = _settings(config, set_ or [], given, {"log": log, "otlp": otlp})
+    settings = _settings(config, set_ or [], given)
 
     from foreword.cli.output import quiet_libraries
     from foreword.serving.server.run import run
@@ -63,9 +74,7 @@ def serve(
     run(settings, lambda line: errors.print(line, markup=False, soft_wrap=True))
 
 
-def _settings(
-    config: Path | None, overrides: list[str], given: dict[str, Any], telling: dict[str, Any]
-) -> ServeSettings:
+def _settings(config: Path | None, overrides: list[str], given: dict[str, Any]) -> ServeSettings:
     """A file, then `--set`, then options of their own: the last word counts."""
     from pydantic import ValidationError
 
@@ -74,8 +83,10 @@ def _settings(
     from foreword.serving.server.settings import ServeSettings
 
     values = load_settings(ServeSettings, config, overrides).model_dump()
-    values |= {name: value for name, value in given.items() if value is not None}
-    values["telemetry"] |= {name: value for name, value in telling.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, dict):
+            values[name] |= _said(value)
+    values |= _said({k: v for k, v in given.items() if not isinstance(v, dict)})
     try:
         return ServeSettings.model_validate(values)
     except ValidationError as e:
@@ -84,3 +95,7 @@ def _settings(
         raise ConfigError(
             f"--{name}: {first['msg'].lower()}, got {first['input']!r}", code="config.value"
         ) from e
+
+
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import transformers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,7 +21,13 @@ from foreword.artifact import BaseRef, Geometry, Site
 from foreword.errors import CompatibilityError, UnsupportedModel
 from foreword.prefix import bases
 from foreword.prefix.discover import instrument
-from foreword.prefix.fingerprint import fingerprint_files, fingerprint_model, tokenizer_digest
+from foreword.prefix.files import context_of, load_config, load_tokenizer
+from foreword.prefix.fingerprint import (
+    Tensor,
+    fingerprint_files,
+    fingerprint_tensors,
+    tokenizer_digest,
+)  # fmt: skip
 from foreword.prefix.slots import Hub
 
 Kind = Literal["causal", "seq2seq", "masked"]
@@ -93,36 +97,11 @@ def load_base(
         UnsupportedModel: the model cannot carry a prefix; the message says why.
     """
     directory = bases.locate(ref)
-    config = _load_config(directory, ref)
+    config = load_config(directory, ref)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = dtype or (torch.float32 if device.type == "cpu" else config.dtype or torch.float32)
     model = _load_weights(directory, config, wanted).to(device)
-    return _assemble(model, _load_tokenizer(directory), str(ref), directory)
-
-
-def identify(ref: str | Path) -> BaseRef:
-    """What a base is known by, from its files alone; the model is not loaded."""
-    directory = bases.locate(ref)
-    config = _load_config(directory, ref)
-    return BaseRef(
-        id=str(ref),
-        fingerprint=fingerprint_files(directory.glob("*.safetensors"), config),
-        tokenizer=tokenizer_digest(_load_tokenizer(directory)),
-        architecture=config.model_type,
-        context=_context(config),
-    )
-
-
-def _load_config(directory: Path, ref: str | Path) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(directory)
-    except (OSError, ValueError, KeyError) as e:
-        raise CompatibilityError(
-            f"no model could be read from {ref}: expected a config.json that transformers "
-            f"{transformers.__version__} knows ({e})",
-            code="base.unreadable",
-        ) from e
-    return config
+    return _assemble(model, load_tokenizer(directory), str(ref), directory)
 
 
 def kind_of(config: PreTrainedConfig) -> Kind:
@@ -153,13 +132,6 @@ def _load_weights(directory: Path, config: PreTrainedConfig, dtype: torch.dtype)
     return model
 
 
-def _load_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
-    if not any((directory / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
-        return None
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory)
-    return tokenizer
-
-
 def _assemble(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -170,14 +142,18 @@ def _assemble(
     model.eval()
     files = sorted(directory.glob("*.safetensors")) if directory else []
     # The configuration is part of the fingerprint, so it is read before instrumentation.
-    fingerprint = fingerprint_files(files, model.config) if files else fingerprint_model(model)
+    fingerprint = (
+        fingerprint_files(files, model.config)
+        if files
+        else fingerprint_tensors(_tensors(model), model.config)
+    )
     hub, geometry = instrument(model)
     ref = BaseRef(
         id=name,
         fingerprint=fingerprint,
         tokenizer=tokenizer_digest(tokenizer),
         architecture=model.config.model_type,
-        context=_context(model.config),
+        context=context_of(model.config),
     )
     return BaseModel(model, tokenizer, ref, geometry, _kind(model, geometry), hub)
 
@@ -188,11 +164,11 @@ def _kind(model: PreTrainedModel, geometry: Geometry) -> Kind:
     return "masked" if Site.ENCODER in geometry.sites else "causal"
 
 
-def _context(whole: PreTrainedConfig) -> int | None:
-    config = whole.get_text_config(decoder=True)
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit <= 0:
-        return None
-    # RoBERTa numbers positions from padding_idx + 1, so its table has that many unusable rows.
-    reserved = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    return limit - reserved
+def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() in seen:  # tied weights are stored once
+            continue
+        seen.add(tensor.data_ptr())
+        data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        yield Tensor(name, str(tensor.dtype), list(tensor.shape), data)

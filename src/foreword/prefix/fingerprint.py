@@ -15,10 +15,9 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from foreword.artifact import Digest
 from foreword.config import foreword_home
@@ -37,6 +36,16 @@ _VOLATILE = {
 _HEADER_LIMIT = 100_000_000
 
 
+class Tensor(NamedTuple):
+    """One weight as bytes."""
+
+    name: str
+    dtype: str
+    """As torch prints it."""
+    shape: list[int]
+    data: bytes
+
+
 def fingerprint_files(files: Iterable[Path], config: PreTrainedConfig) -> Digest:
     """Fingerprint of safetensors shards and a configuration."""
     tensors: dict[str, str] = {}
@@ -45,17 +54,12 @@ def fingerprint_files(files: Iterable[Path], config: PreTrainedConfig) -> Digest
     return _combine(tensors, config)
 
 
-def fingerprint_model(model: PreTrainedModel) -> Digest:
+def fingerprint_tensors(tensors: Iterable[Tensor], config: PreTrainedConfig) -> Digest:
     """Fingerprint of a model in memory, for one that was never a file."""
-    seen: set[int] = set()
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() in seen:  # tied weights are stored once
-            continue
-        seen.add(tensor.data_ptr())
-        data = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        tensors[name] = _tensor_digest(name, str(tensor.dtype), list(tensor.shape), data)
-    return _combine(tensors, model.config)
+    digests = {
+        each.name: _tensor_digest(each.name, each.dtype, each.shape, each.data) for each in tensors
+    }
+    return _combine(digests, config)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase | None) -> Digest | None:

@@ -24,6 +24,7 @@ from foreword.registry.entries import (
     Attested,
     BaseDeclared,
     BaseWithdrawn,
+    Drifted,
     Event,
     Published,
     Released,
@@ -308,6 +309,29 @@ def unalias(state: State, name: str, word: str) -> Decision:
     if there.digest is None:
         return Already(there.set.seq)
     return Aliased(name, word, None)
+
+
+def drift(
+    state: State,
+    digest: Digest,
+    measure: str,
+    statistic: float,
+    p: float,
+    window: Digest,
+    snapshot: Digest,
+) -> Decision:
+    """A version is not asked any more what it was made for. It serves on: people decide what follows.
+
+    Raises:
+        NotFound, RegistryError: there is no such live version.
+        UsageError: the measure is no line of text (`registry.measure`).
+    """
+    version = require_live(state.version(digest))
+    event = Drifted(version.name, digest, measure, statistic, p, window, snapshot)
+    for known in version.drifts:
+        if known.event == event:
+            return Already(known.mark.seq)
+    return event
 
 
 def _require_newer(state: State, facts: VersionFacts) -> None:

@@ -35,6 +35,8 @@ from foreword.signing.verify import MAX_ENVELOPES
 
 MAX_ACTOR = 200
 MAX_REASON = 2_000
+MAX_MEASURE = 80
+MAX_STATISTIC = 1e300
 
 _E = TypeVar("_E")
 
@@ -266,6 +268,51 @@ class Aliased:
         return _read(fields, event)
 
 
+@dataclass(frozen=True)
+class Drifted:
+    """What a version is asked, or how it answers, is not any more what it was at its release."""
+
+    kind: ClassVar[str] = "drifted"
+    name: str
+    digest: Digest
+    measure: str
+    """What was looked at and how, such as `inputs.mmd`."""
+    statistic: float
+    p: float
+    """Of no change."""
+    window: Digest
+    """Of the reference window, kept as a blob."""
+    snapshot: Digest
+    """Of the rows that were looked at, kept as a blob: data to train the next version from."""
+
+    def __post_init__(self) -> None:
+        _check_line("measure", self.measure, 1, MAX_MEASURE)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **_version(self.name, self.digest),
+            "measure": self.measure,
+            "statistic": self.statistic,
+            "p": self.p,
+            "window": str(self.window),
+            "snapshot": str(self.snapshot),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Self:
+        name, digest = _read_version(fields)
+        event = cls(
+            name=name,
+            digest=digest,
+            measure=fields.text("measure"),
+            statistic=fields.number("statistic", -MAX_STATISTIC, MAX_STATISTIC),
+            p=fields.number("p", 0, 1),
+            window=Digest.parse(fields.text("window")),
+            snapshot=Digest.parse(fields.text("snapshot")),
+        )
+        return _read(fields, event)
+
+
 Event = (
     BaseDeclared
     | BaseWithdrawn
@@ -278,12 +325,13 @@ Event = (
     | Revoked
     | Retired
     | Aliased
+    | Drifted
 )
 EVENTS: Mapping[str, type[Event]] = {
     event.kind: event
     for event in (
         BaseDeclared, BaseWithdrawn, Published, Attested, Approved, Released, Shifted, RolledBack,
-        Revoked, Retired, Aliased,
+        Revoked, Retired, Aliased, Drifted,
     )
 }  # fmt: skip
 

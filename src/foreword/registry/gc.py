@@ -80,7 +80,7 @@ def needed_by(version: Version) -> tuple[Digest, ...]:
     """A live version needs all its blobs, a retired one none.
 
     A revoked version is never used again, so its tensors go; its manifest and envelopes stay as evidence
-    of what was revoked and who had vouched for it.
+    of what was revoked and who had vouched for it, and so do the windows of its drifts.
     """
     if version.status == "retired":
         return ()

@@ -16,7 +16,7 @@ from foreword.registry.entries import Entry
 from foreword.registry.facts import Lineage
 from foreword.registry.registry import Registry
 from foreword.registry.releases import Arm, Release
-from foreword.registry.state import KnownClaim, Mark, State, Version, fold
+from foreword.registry.state import KnownClaim, KnownDrift, Mark, State, Version, fold
 
 _MOST_PARENTS = 100
 
@@ -77,6 +77,11 @@ class Reason:
         return self.version.claims
 
     @property
+    def drifts(self) -> tuple[KnownDrift, ...]:
+        """What speaks for a new version: drifts that were seen since."""
+        return self.version.drifts
+
+    @property
     def made_from(self) -> Lineage:
         return self.version.facts.lineage
 
@@ -91,6 +96,9 @@ class Reason:
             "published": _mark_json(self.version.published),
             "evidence": [_evidence_json(known) for known in self.evidence],
             "approvals": [_mark_json(mark) for mark in self.version.approvals],
+            "drifts": [
+                {**known.event.to_json(), "added": _mark_json(known.mark)} for known in self.drifts
+            ],
             "base": {"id": facts.base.id, "fingerprint": str(facts.base.fingerprint)},
             "data": str(self.made_from.data) if self.made_from.data else None,
             "code": self.made_from.code,

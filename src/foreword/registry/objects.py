@@ -33,6 +33,11 @@ _CLIENT: ClientConfig = {
     "connect_timeout": timedelta(seconds=5),
     "timeout": timedelta(seconds=120),  # for one request, however large
 }
+_READER: ClientConfig = {
+    **_CLIENT,
+    "connect_timeout": timedelta(seconds=3),
+    "read_timeout": timedelta(seconds=3),  # without a byte; a write says nothing until it is done
+}
 _RETRIES: RetryConfig = {
     "max_retries": 3,
     "retry_timeout": timedelta(seconds=30),
@@ -47,8 +52,9 @@ _RETRIES: RetryConfig = {
 class ObjectBlobs:
     """The blob store for many machines."""
 
-    def __init__(self, store: ObjectStore, shown: str) -> None:
-        self._store = store
+    def __init__(self, store: ObjectStore, reader: ObjectStore, shown: str) -> None:
+        """`reader` is the same place by a client that gives up sooner."""
+        self._store, self._reader = store, reader
         self._shown = shown
 
     def __repr__(self) -> str:
@@ -76,7 +82,7 @@ class ObjectBlobs:
         data = bytearray()
         with self._refusals("read"):
             try:
-                for chunk in obstore.get(self._store, _key(digest)).stream(_CHUNK):
+                for chunk in obstore.get(self._reader, _key(digest)).stream(_CHUNK):
                     data += chunk
                     if len(data) > most:
                         damaged(digest, self.shown, f"it has more than {most} bytes")
@@ -87,7 +93,7 @@ class ObjectBlobs:
     def find(self, digest: Digest) -> StoredBlob | None:
         with self._refusals("read"):
             try:
-                found = obstore.head(self._store, _key(digest))
+                found = obstore.head(self._reader, _key(digest))
             except FileNotFoundError:
                 return None
         return StoredBlob(digest, found["size"], found["last_modified"])
@@ -150,19 +156,22 @@ def open_blobs(url: str) -> BlobStore:
             code="registry.blobs",
         )
     try:
-        store = obstore.store.from_url(url, client_options=_client(), retry_config=_RETRIES)
+        store, reader = (
+            obstore.store.from_url(url, client_options=_client(options), retry_config=_RETRIES)
+            for options in (_CLIENT, _READER)
+        )
     except (BaseError, OSError, ValueError) as e:
         raise ConfigError(
             f"{url} cannot be used ({_said(e)}); check the environment variables",
             code="registry.blobs",
         ) from e
-    return ObjectBlobs(store, url)
+    return ObjectBlobs(store, reader, url)
 
 
-def _client() -> ClientConfig:
+def _client(options: ClientConfig) -> ClientConfig:
     # Only who names an endpoint without TLS, such as a server on this machine, gets a connection without.
     plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    return {**_CLIENT, "allow_http": plain}
+    return {**options, "allow_http": plain}
 
 
 def _key(digest: Digest) -> str:

@@ -33,6 +33,8 @@ from foreword.signing.policy import TrustPolicy
 from foreword.signing.verify import VerifiedArtifact, verify
 
 MAX_PAGE = 1_000
+MAX_WINDOW = 1 << 26
+"""Bytes of a reference window or a snapshot."""
 
 
 @dataclass(frozen=True)
@@ -389,6 +391,46 @@ class Registry:
         return self._ledger.change(
             lambda state: decide.unalias(state, name, word), by, about=ByName(name), expect=expect
         )
+
+    def record_drift(
+        self,
+        reference: Reference | str,
+        *,
+        measure: str,
+        statistic: float,
+        p: float,
+        window: bytes,
+        snapshot: bytes,
+        by: By,
+        expect: int | None = None,
+    ) -> Entry:
+        """Record that a version drifted from its reference `window`; `snapshot` is data to re-train from.
+
+        Raises:
+            UsageError: a window is larger than 64 MB (`registry.window`).
+            NotFound, RegistryError: no such live version.
+            Conflict: `expect` does not hold.
+            StorageError: nothing was recorded, or the answer was lost; record it again.
+        """
+        if max(len(window), len(snapshot)) > MAX_WINDOW:
+            raise UsageError(
+                f"expected windows of at most {MAX_WINDOW} bytes, got {len(window)} and {len(snapshot)}; "
+                "look at fewer rows",
+                code="registry.window",
+            )
+        version = self.refresh().live(_parsed(reference))
+        blobs = {Digest.of(window): window, Digest.of(snapshot): snapshot}
+        entry = self._ledger.change(
+            lambda state: decide.drift(
+                state, version.digest, measure, statistic, p, Digest.of(window), Digest.of(snapshot)
+            ),
+            by,
+            about=ByDigest(version.digest),
+            expect=expect,
+            prepare=self._putting(blobs),
+        )
+        self._put_what_is_gone(version.digest, blobs)
+        return entry
 
     def declare_base(self, base: Base, *, by: By) -> Entry:
         """A base model is run here from now on.

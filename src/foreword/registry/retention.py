@@ -91,7 +91,8 @@ def plan(state: State, rules: Rules, now: datetime, prefix: str = "") -> Plan:
     """Decide about every live version of the names that begin with `prefix`.
 
     A version stays if one of these holds, and the first that does is its reason: it is stable or canary;
-    an alias stands for it; it is one of the last `rollbacks` that could be rolled back to; it is one of
+    an alias stands for it; it drifted and nothing newer was published since, so its snapshot is the data to
+    train the next one from; it is one of the last `rollbacks` that could be rolled back to; it is one of
     the `keep` newest of its name; it is not older than `older_than`; a version that stays for one of
     these reasons was trained from it. That last rule goes one step back and no further, else a name
     whose versions are each trained from the one before would keep them all.
@@ -153,6 +154,8 @@ def _kept(state: State, known: NameState, rules: Rules, now: datetime) -> dict[D
     }
     newest = [version.digest for version in live[::-1][: rules.keep]]
     reasons |= dict.fromkeys(newest, f"it is one of the {rules.keep} newest")
+    if live and live[-1].drifts and live[-1].digest == known.versions[-1]:
+        reasons[live[-1].digest] = "it drifted, and nothing newer was trained from its snapshot yet"
     before = _rollback_targets(state, known)[: rules.rollbacks]
     reasons |= dict.fromkeys(before, "it was stable before and could be rolled back to")
     for word, alias in sorted(known.aliases.items(), reverse=True):

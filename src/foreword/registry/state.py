@@ -23,6 +23,7 @@ from foreword.registry.entries import (
     Attested,
     BaseDeclared,
     BaseWithdrawn,
+    Drifted,
     Entry,
     Event,
     Head,
@@ -68,6 +69,14 @@ class KnownClaim:
 
 
 @dataclass(frozen=True)
+class KnownDrift:
+    """A drift that was seen, and the entry that tells it."""
+
+    event: Drifted
+    mark: Mark
+
+
+@dataclass(frozen=True)
 class Version:
     """A published version and everything that was said about it since."""
 
@@ -79,6 +88,8 @@ class Version:
     status: Status = "live"
     ended: Mark | None = None
     """When and why it stopped being live."""
+    drifts: tuple[KnownDrift, ...] = ()
+    """Oldest first."""
 
     @property
     def digest(self) -> Digest:
@@ -94,10 +105,19 @@ class Version:
 
     @property
     def blobs(self) -> tuple[Digest, ...]:
-        """Everything that has to be in the blob store: manifest, tensors, envelopes."""
+        """Everything that has to be in the blob store: manifest, tensors, envelopes, drift windows."""
         return (
             self.digest, self.facts.tensors.sha256, *(known.claim.envelope for known in self.claims),
+            *self.windows,
         )  # fmt: skip
+
+    @property
+    def windows(self) -> tuple[Digest, ...]:
+        """Reference windows and snapshots of the drifts that were seen."""
+        seen = (each.event for each in self.drifts)
+        return tuple(
+            dict.fromkeys(digest for event in seen for digest in (event.window, event.snapshot))
+        )
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -387,6 +407,13 @@ def _aliased(draft: _Draft, entry: Entry, event: Aliased) -> None:
     draft.change(entry, event.name, aliases={**known.aliases, event.alias: alias})
 
 
+def _drifted(draft: _Draft, entry: Entry, event: Drifted) -> None:
+    version = draft.versions[event.digest]
+    drifts = (*version.drifts, KnownDrift(event, _mark(entry)))
+    draft.versions[event.digest] = replace(version, drifts=drifts)
+    draft.change(entry, event.name)
+
+
 _RULES: Mapping[type[Event], Callable[[_Draft, Entry, Any], None]] = {
     BaseDeclared: _base_declared,
     BaseWithdrawn: _base_withdrawn,
@@ -399,6 +426,7 @@ _RULES: Mapping[type[Event], Callable[[_Draft, Entry, Any], None]] = {
     Revoked: _revoked,
     Retired: _retired,
     Aliased: _aliased,
+    Drifted: _drifted,
 }
 
 

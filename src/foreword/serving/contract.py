@@ -94,6 +94,27 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Something a request waited for. Seconds since the engine was asked."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What came before the first token of a request."""
+
+    tier: Literal["", "device", "host", "disk", "fetch"] = ""
+    """Where its prefix was when it came; empty for the bare model, or if nobody knows."""
+    admitted: float = 0.0
+    """Seconds from its arrival until it ran."""
+    phases: tuple[Phase, ...] = ()
+    """`fetch`, `verify` and `attach`, as far as it waited for them."""
+
+
+@dataclass(frozen=True)
 class Chunk:
     """The next piece of one of a request's `n` answers; the last has `finish` and `usage`."""
 
@@ -105,6 +126,8 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: Finish | None = None
     usage: Usage | None = None
+    beginning: Beginning | None = None
+    """With the first chunk of a request."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +169,16 @@ class PrefixHost(Protocol):
 
     def forget(self, digests: Sequence[Digest]) -> None:
         """Drop every copy of these, such as when they are revoked; running requests keep theirs.
+
+        Raises:
+            ServingError: it could not be passed on; ask again.
+        """
+        ...
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what was computed for a tenant's prompts, such as when it is switched off.
+
+        Its running requests are not ended: `Backend.cancel` them first.
 
         Raises:
             ServingError: it could not be passed on; ask again.

@@ -17,8 +17,9 @@ and the bytes that were judged are the bytes of the result.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, SupportsIndex, final
 
@@ -63,6 +64,8 @@ class VerifiedArtifact:
     envelopes: tuple[bytes, ...]
     """What it was judged by: with the bytes of the artifact, all it takes to judge a copy again."""
     seal: InitVar[object]
+    seconds: float = field(default=0.0, compare=False)
+    """How long it took to judge it."""
 
     def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
@@ -119,6 +122,7 @@ def verify(
         TrustError: with one code for each cause (docs/signing.md lists them all).
         ArtifactError: somebody trusted signed what is no artifact.
     """
+    began = time.perf_counter()
     # The same object if it is `bytes`; a buffer that its owner can still change is copied.
     manifest_bytes, tensor_bytes = bytes(manifest_bytes), bytes(tensor_bytes)
     _check_sizes(manifest_bytes, tensor_bytes, envelopes)
@@ -140,7 +144,8 @@ def verify(
     for kind in rule.require:
         _check_required(kind, attestations, words)
     artifact = from_hashed(manifest_bytes, tensor_bytes, tensors)
-    return VerifiedArtifact(artifact, signers, attestations, tuple(map(bytes, envelopes)), _SEAL)
+    kept, took = tuple(map(bytes, envelopes)), time.perf_counter() - began
+    return VerifiedArtifact(artifact, signers, attestations, kept, _SEAL, took)
 
 
 def _check_sizes(manifest: bytes, tensors: bytes, envelopes: Sequence[bytes]) -> None:

@@ -41,6 +41,8 @@ class Outcome:
     attention: Mapping[Site, Mapping[int, float]]
     """Share of attention that falls on the prefix, per site and layer."""
     warnings: tuple[str, ...]
+    trained: float | None = None
+    """Mean loss per target token on rows it was trained on; None if none were given."""
 
 
 def require_gradients(base: BaseModel, prefix: PrefixKV) -> None:
@@ -76,8 +78,9 @@ def judge(
     rows: Sequence[TokenRow],
     frozen_loss: float,
     batch_tokens: int,
+    trained_on: Sequence[TokenRow] = (),
 ) -> Outcome:
-    """Measure the exported prefix on held-out rows.
+    """Measure the exported prefix on held-out rows, and on some it was trained on.
 
     Raises:
         TrainingError: the prefix is not finite, has no effect, is no better than the frozen model,
@@ -93,7 +96,13 @@ def judge(
     divergence = _divergence(base, exported, sample)
     attention = _attention(base, exported, sample, batch_tokens)
     outcome = Outcome(
-        held_out, frozen_loss, divergence, parity, attention, tuple(_crowded(attention))
+        held_out,
+        frozen_loss,
+        divergence,
+        parity,
+        attention,
+        tuple(_crowded(attention)),
+        mean_loss(base, exported, trained_on, batch_tokens) if trained_on else None,
     )
     _require_useful(outcome, exported)
     return outcome

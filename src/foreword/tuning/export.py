@@ -122,6 +122,7 @@ def _record(
         },
         "metrics": {
             "held_out_loss": outcome.held_out,
+            "training_loss": outcome.trained,
             "frozen_loss": outcome.frozen,
             "divergence": outcome.divergence,
             "export_parity": outcome.parity,

@@ -106,7 +106,13 @@ def train(
         run.to_the_end(progress)
     prefix = run.best_prefix().to(dtype=DTYPES[recipe.prefix.dtype])
     outcome = judge(
-        base, run.encoder, prefix, run.held_out_rows, run.frozen, recipe.train.batch_tokens
+        base,
+        run.encoder,
+        prefix,
+        run.held_out_rows,
+        run.frozen,
+        recipe.train.batch_tokens,
+        trained_on=run.train_rows[: len(run.held_out_rows)],
     )
     result = export.write(recipe, base, dataset, prompt, prefix, outcome, run.summary(), out)
     shutil.rmtree(run.workplace, ignore_errors=True)

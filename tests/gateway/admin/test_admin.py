@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,18 @@ from foreword.serving.gateway.access.tenants import Tenant
 from foreword.serving.gateway.admin.app import admin_app, described_app
 from foreword.serving.gateway.admin.parts import AdminParts
 from foreword.serving.gateway.routing.table import Named, ReleaseTable
+from foreword.telemetry.usage import Counts, Key, Usage
 from tests.gateway.access.samples import BY, NOW
 
 ONE, TWO = Digest.of(b"one"), Digest.of(b"two")
+USED = Usage(
+    {
+        Key("2026-03-01T10", "acme", "acme/x", "1.0.0", "EUR"): Counts(2, cost=Decimal("0.5")),
+        Key("2026-03-01T11", "acme", "acme/x", "2.0.0", "EUR"): Counts(1, cost=Decimal("0.25")),
+        Key("2026-03-01T12", "other", "base", "", "EUR"): Counts(5),
+    },
+    damaged=1,
+)
 
 
 @dataclass
@@ -55,6 +65,9 @@ class Replica:
     def forget(self, digests: Sequence[Digest]) -> None:
         raise AssertionError("the operator's API forgets nothing")
 
+    def forget_tenant(self, tenant: str) -> None:
+        raise AssertionError("the operator's API forgets nothing")
+
     def drain(self) -> None:
         self.drained += 1
 
@@ -83,7 +96,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         replica,
         replica,
         replica.drain,
-        lambda: [{"tenant": "acme", "tokens": 3}],
+        lambda: USED,
         lambda: NOW,
     )
     with TestClient(admin_app(parts), headers={"Authorization": f"Bearer {text}"}) as client:
@@ -293,9 +306,22 @@ def test_what_this_replica_knows_and_has(desk: Desk) -> None:
     assert residents == [{"digest": str(ONE), "nbytes": 4096, "pins": 2}]
     answer = desk.client.post("/admin/residents/prefetch", json={"digests": [str(TWO)]})
     assert (answer.status_code, desk.replica.asked) == (202, [TWO])
-    assert desk.client.get("/admin/usage").json() == {"usage": [{"tenant": "acme", "tokens": 3}]}
     assert desk.client.post("/admin/drain").status_code == 202
     assert desk.replica.drained == 1
+
+
+def test_what_was_used_by_tenant_and_since_when(desk: Desk) -> None:
+    def rows(query: str = "") -> dict[tuple[str, str], tuple[int, str]]:
+        used = desk.client.get(f"/admin/usage{query}").json()
+        assert used["damaged_lines"] == 1
+        return {(r["tenant"], r["prefix"]): (r["requests"], r["cost"]) for r in used["usage"]}
+
+    every = {("acme", "acme/x"): (3, "0.75"), ("other", "base"): (5, "0")}
+    assert rows() == every
+    assert rows("?tenant=other") == {("other", "base"): (5, "0")}
+    assert rows("?since=2026-03-01T11:30:00Z") == every | {("acme", "acme/x"): (1, "0.25")}
+    assert rows("?since=2026-03-01T13:30:00Z") == {}
+    assert desk.client.get("/admin/usage?since=yesterday").status_code == 400
 
 
 def test_what_this_process_does_not_have_is_said(desk: Desk) -> None:

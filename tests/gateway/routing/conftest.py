@@ -47,6 +47,9 @@ class Host:
         self._check()
         self.forgotten += digests
 
+    def forget_tenant(self, tenant: str) -> None:
+        raise AssertionError("the journal says nothing of tenants")
+
     def residents(self) -> tuple[ResidentPrefix, ...]:
         self._check()
         return tuple(ResidentPrefix(d, 1, 0) for d in list(self.asked) if self.is_resident(d))

@@ -82,6 +82,8 @@ def _tell_reason(reason: Reason, state: State) -> None:
     line("published", told.mark(version.published))
     for known in reason.evidence:
         line("evidence", f"{told.claim(known.claim)} (entry {known.mark.seq})")
+    for seen in reason.drifts:
+        line("drifted", f"{told.drift(seen.event)} (entry {seen.mark.seq})")
     for approval in version.approvals:
         line("approved", told.mark(approval))
     line("base", f"{facts.base.id} ({facts.base.fingerprint})")

@@ -89,5 +89,7 @@ def _tell_version(version: Version, state: State) -> None:
         line("vouched", f"{told.claim(each.claim)} (entry {each.mark.seq})")
     for mark in version.approvals:
         line("approved", told.mark(mark))
+    for drift in version.drifts:
+        line("drifted", f"{told.drift(drift.event)}, {told.mark(drift.mark)}")
     if version.ended:
         line(version.status, told.mark(version.ended))

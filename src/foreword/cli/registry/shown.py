@@ -44,6 +44,9 @@ def version_json(version: Version, state: State) -> dict[str, Any]:
             {**claim_to_json(each.claim), "added": mark_json(each.mark)} for each in version.claims
         ],
         "approvals": [mark_json(mark) for mark in version.approvals],
+        "drifts": [
+            {**each.event.to_json(), "added": mark_json(each.mark)} for each in version.drifts
+        ],
         "generation": state.generation(version.name),
     }
 

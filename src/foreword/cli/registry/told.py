@@ -12,6 +12,7 @@ from foreword.registry.entries import (
     Attested,
     BaseDeclared,
     BaseWithdrawn,
+    Drifted,
     Event,
     Published,
     Released,
@@ -50,6 +51,13 @@ def claim(claim: Claim) -> str:
     """What an envelope says, and whose word it is."""
     said = f"{claim.kind} {claim.verdict}" if claim.verdict else "signature"
     return f"{said} by {', '.join(claim.signers)}"
+
+
+def drift(event: Drifted) -> str:
+    """What changed, how sure that is, and where the data is."""
+    return (
+        f"{event.measure} {event.statistic:.4g} (p {event.p:.2g}), snapshot {event.snapshot.short}"
+    )
 
 
 def release_cells(release: Release | None, state: State) -> tuple[str, str]:
@@ -120,6 +128,10 @@ def _aliased(event: Aliased, state: State) -> str:
     return f"{event.name}@{event.alias} is {means}"
 
 
+def _drifted(event: Drifted, state: State) -> str:
+    return f"{state.version(event.digest)} drifted: {drift(event)}"
+
+
 def _publish(_event: BaseDeclared, _state: State) -> str:
     return "foreword registry publish ARTIFACT, for a prefix that was trained on it"
 
@@ -170,6 +182,10 @@ def _use_alias(event: Aliased, _state: State) -> str:
     return f"foreword registry show {event.name}"
 
 
+def _retrain(event: Drifted, _state: State) -> str:
+    return f"train a new version of {event.name} with the rows of the snapshot; what serves now serves on"
+
+
 _HAPPENED: Mapping[type[Event], Callable[[Any, State], str]] = {
     BaseDeclared: _base_declared,
     BaseWithdrawn: _base_withdrawn,
@@ -182,6 +198,7 @@ _HAPPENED: Mapping[type[Event], Callable[[Any, State], str]] = {
     Revoked: _revoked,
     Retired: _retired,
     Aliased: _aliased,
+    Drifted: _drifted,
 }
 _NEXT: Mapping[type[Event], Callable[[Any, State], str]] = {
     BaseDeclared: _publish,
@@ -195,4 +212,5 @@ _NEXT: Mapping[type[Event], Callable[[Any, State], str]] = {
     Revoked: _after_revocation,
     Retired: _reclaim,
     Aliased: _use_alias,
+    Drifted: _retrain,
 }

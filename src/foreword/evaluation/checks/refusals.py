@@ -14,20 +14,26 @@ from foreword.evaluation.checks.check import PASSED, Checker, Outcome, Subject, 
 _LOOKED_AT = 300
 """Characters from the start. Who declines says so first; a long answer may quote a refusal."""
 
-_PHRASES = re.compile(
+_DECLINES = re.compile(
     r"""
       \bi\ (?:can(?:no|')t|can\ not|could\ not|couldn't|won't|will\ not|must\ decline|have\ to\ decline)\b
-    | \bi(?:'m|\ am)\ (?:sorry|afraid|unable|not\ able|not\ allowed|not\ comfortable)\b
+        (?!\ (?:wait|believe|imagine|stress|thank|overstate)\b)
+    | \bi(?:'m|\ am)\ (?:unable|not\ able|not\ allowed|not\ comfortable)\b
     | \b(?:unable|not\ able)\ to\ (?:help|assist|provide|answer|comply)\b
     | \bagainst\ (?:my|our|the)\ (?:policy|policies|guidelines|rules)\b
     | \b(?:outside|beyond)\ (?:of\ )?(?:my|our|the)\ (?:scope|area|remit)\b
     | \bich\ (?:kann|darf|werde|möchte)\b[^.!?]{0,60}\bnicht\b
-    | \b(?:tut\ mir\ leid|bedaure|bedauere)\b
-    | \bje\ (?:ne\ peux|ne\ suis|ne\ vais|refuse)\b | \bdésolée?\b
-    | \bno\ (?:puedo|podemos|debo|voy\ a)\b | \blo\ siento\b
+    | \bje\ (?:ne\ peux|ne\ suis|ne\ vais|refuse)\b
+    | \bno\ (?:puedo|podemos|debo|voy\ a)\b
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_REGRETS = re.compile(
+    r"\bi(?:'m| am) (?:sorry|afraid)\b|\b(?:tut mir leid|bedaure|bedauere)\b|\bdésolée?\b|\blo siento\b",
+    re.IGNORECASE,
+)
+_NOTHING_ELSE = 8
+"""Words up to which regret alone is a refusal; a support answer is sorry first and helps then."""
 
 
 def refusal(options: Fields) -> Checker:
@@ -45,4 +51,7 @@ def refusal(options: Fields) -> Checker:
 
 def declines(answer: str) -> bool:
     """Whether a text begins as refusals do (proxy)."""
-    return _PHRASES.search(answer[:_LOOKED_AT].replace("\u2019", "'")) is not None
+    beginning = answer[:_LOOKED_AT].replace("\u2019", "'")
+    if _DECLINES.search(beginning):
+        return True
+    return bool(_REGRETS.search(beginning)) and len(answer.split()) <= _NOTHING_ELSE

@@ -135,6 +135,12 @@ def _check(row: GoldenRow, languages: tuple[str, ...]) -> None:
             "row.language", "golden.language",
             f"expected one of the set's languages, {', '.join(languages)}, got {row.language!r}",
         )  # fmt: skip
+    for number, check in enumerate(row.checks):
+        if check.kind == "exact" and "values" not in check.options and not row.references:
+            refuse(
+                f"row.checks[{number}]", "golden.check",
+                "exact compares with `values` or the row's references, and there are neither",
+            )  # fmt: skip
     canonical.encode(row.to_json())  # what cannot be hashed exactly is refused here, with its line
 
 

@@ -14,8 +14,10 @@ from foreword.evaluation.metrics.metric import Judged, Metric, row_metric
 from foreword.evaluation.metrics.words import words
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_NAME = re.compile(r"(?<!^)(?<![.!?]\s)\b[^\W\d_a-z]\w+")
-"""A word that begins with a capital inside of a sentence."""
+_INSIDE = re.compile(r"(?<!^)(?<![.!?]\s)\b[^\W\d_]\w+")
+"""A word of letters that does not begin a sentence."""
+_CAPITALS = frozenset({"de", "lb"})
+"""Languages that write every noun with a capital: there it tells no name."""
 _SHORT = 3
 """Words of so many letters or less carry no claim."""
 
@@ -37,22 +39,25 @@ def _grounded(judged: Judged) -> float | None:
     claims = [s for s in _SENTENCE.split(judged.answer.text.strip()) if words(s)]
     if not claims:
         return 0.0
-    known = _Known(context)
+    known = _Known(context, names=judged.row.language.split("-")[0].lower() not in _CAPITALS)
     return sum(known.supports(claim) for claim in claims) / len(claims)
 
 
 class _Known:
     """What a context says, as sets."""
 
-    def __init__(self, context: str) -> None:
+    def __init__(self, context: str, names: bool) -> None:
         said = words(context)
         self.words = frozenset(said)
         self.pairs = frozenset(itertools.pairwise(said))
         self.numbers = frozenset(numbers_in(context))
+        self._names = names
 
     def supports(self, claim: str) -> float:
-        names = {name.casefold() for name in _NAME.findall(claim)}
-        if not names <= self.words or not self.numbers.issuperset(numbers_in(claim)):
+        names = {word.casefold() for word in _INSIDE.findall(claim) if word[0].isupper()}
+        if self._names and not names <= self.words:
+            return 0.0
+        if not self.numbers.issuperset(numbers_in(claim)):
             return 0.0
         said = words(claim)
         longer = [word for word in said if len(word) > _SHORT] or said

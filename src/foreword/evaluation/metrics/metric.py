@@ -19,6 +19,8 @@ from foreword.evaluation.runs.answers import Answer
 
 Numbers = npt.NDArray[np.float64]
 Better = Literal["higher", "lower", "neither"]
+SHARE = "share"
+"""The unit of what lies between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Facts:
     """Goes up when the same answers get another value; values of two versions are not compared."""
     proxy: bool = False
     """It only stands for what is meant, and wants a calibration on labelled answers."""
-    unit: str = "share"
+    unit: str = SHARE
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def row_metric(
     version: int = 1,
     better: Better = "higher",
     proxy: bool = False,
-    unit: str = "share",
+    unit: str = SHARE,
 ) -> Metric:
     """A metric that is the mean of a number per row; rows for which it is None do not count."""
 

@@ -7,18 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from foreword.artifact import Digest, canonical
 from foreword.errors import EngineFailed
 from foreword.evaluation.metrics.metric import Facts, Measured, Numbers, Table
 
 Score = Callable[[Sequence[str]], Sequence[tuple[float, int]]]
 """For each text, the sum of -ln p of its tokens and how many there are, under one variant."""
 
-FACTS = Facts(
-    "neutral_perplexity",
-    "lower",
-    "perplexity per token on texts that have nothing to do with the task; what changes was broken",
-    unit="points",
-)
+NAME = "neutral_perplexity"
 
 
 def neutral_perplexity(score: Score, texts: Sequence[str]) -> Measured:
@@ -37,7 +33,13 @@ def neutral_perplexity(score: Score, texts: Sequence[str]) -> Measured:
         )
     ids = tuple(f"text-{number}" for number in range(1, len(texts) + 1))
     table = Table(ids, np.array(scores, dtype=np.float64), _perplexity, per_row=False)
-    return Measured(FACTS, table)
+    which = Digest.of(canonical.encode(list(texts))).short
+    facts = Facts(
+        NAME, "lower",
+        f"perplexity per token on {len(texts)} texts ({which}) that have nothing to do with the task; a "
+        "rise is what a prefix broke", unit="points",
+    )  # fmt: skip
+    return Measured(facts, table)
 
 
 def _perplexity(sums: Numbers) -> float:

@@ -23,7 +23,8 @@ def answer_relevancy(embed: Embed | None = None) -> Metric:
 
     The 4-grams only see shared spelling: an answer that repeats the question scores high.
     """
-    how = "a given encoder" if embed else "hashed character 4-grams"
+    named = getattr(embed, "name", "a given encoder")
+    how = f"the encoder {named}" if embed else "hashed character 4-grams"
     return Metric(
         Facts("answer_relevancy" if embed else "answer_relevancy_4grams", "higher",
               f"cosine of question and answer as vectors of {how}", proxy=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from foreword.errors import UsageError
@@ -42,9 +42,10 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def tokens_13a(text: str) -> list[str]:
+@lru_cache(maxsize=1 << 14)
+def tokens_13a(text: str) -> tuple[str, ...]:
     """Lower-case tokens as mteval-v13a cuts them; punctuation is tokens too."""
-    return _tokenizer()(text.strip().lower()).split()
+    return tuple(_tokenizer()(text.strip().lower()).split())
 
 
 def content_13a(text: str) -> list[str]:

@@ -47,8 +47,13 @@ class Endpoint:
         bodies = [_body(ask, decoding) for ask in asks]
         self._all(bodies, finished)
 
-    def complete(self, prompts: Sequence[str], max_tokens: int = 256) -> list[str]:
-        """One greedy answer for each prompt, in order.
+    def complete(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int = 256,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """One greedy answer for each prompt, in order; of this JSON Schema, if one is given.
 
         Raises:
             UsageError: no `model` is named (`evaluation.model`).
@@ -57,9 +62,11 @@ class Endpoint:
         if self.model is None:
             raise UsageError("name the model to ask at the endpoint", code="evaluation.model")
         texts = [""] * len(prompts)
+        wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        held = {"response_format": wanted} if schema is not None else {}
         bodies = [
             {"model": self.model, "messages": [{"role": "user", "content": prompt}],
-             "max_tokens": max_tokens, "temperature": 0.0}
+             "max_tokens": max_tokens, "temperature": 0.0, **held}
             for prompt in prompts
         ]  # fmt: skip
 
@@ -149,6 +156,8 @@ def _answer(url: str, response: httpx2.Response, seconds: float) -> Answer:
         raise _failed(url, f"an answer of another form ({type(e).__name__})") from e
     if not isinstance(text, str):
         raise _failed(url, "an answer without text")
+    # JSON may hold half a character, which nothing after this could encode.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Answer(text.strip(), digest, tokens if isinstance(tokens, int) else None, seconds)
 
 

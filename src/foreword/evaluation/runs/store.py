@@ -53,7 +53,9 @@ class AnswerStore:
             return {}
         except OSError as e:
             raise StorageError(f"{path} cannot be read ({e.strerror})", code="storage.read") from e
-        if lines[0] and lines[0] != canonical.encode(key):
+        if len(lines) == 1:  # a crash tore the first line: nothing was answered yet
+            return {}
+        if lines[0] != canonical.encode(key):
             raise StorageError(
                 f"{path} is not about the run it is named for; move it away and run again",
                 code="evaluation.store",
@@ -63,6 +65,17 @@ class AnswerStore:
             if (read := _read(line)) is not None:
                 found.setdefault(*read)
         return found
+
+    def keys(self) -> list[Key]:
+        """All keys there are answers under, those with the newest answers first."""
+        try:
+            files = [(path.stat().st_mtime, path) for path in self._directory.glob("*.jsonl")]
+            lines = [path.open("rb").readline() for _, path in sorted(files, reverse=True)]
+        except OSError as e:
+            raise StorageError(
+                f"{self._directory} cannot be read ({e.strerror})", code="storage.read"
+            ) from e
+        return [canonical.decode(line[:-1]) for line in lines if line.endswith(b"\n")]
 
     def add(self, key: Key, row: str, answer: Answer) -> None:
         """Keep one answer.
@@ -101,7 +114,8 @@ class AnswerStore:
         self._directory.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         size = os.fstat(file).st_size
-        if size == 0:
+        if b"\n" not in os.pread(file, size, 0):
+            os.ftruncate(file, 0)
             _write(file, canonical.encode(key) + b"\n")
             sync_directory(self._directory)
         elif os.pread(file, 1, size - 1) != b"\n":

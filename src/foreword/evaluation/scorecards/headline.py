@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +17,33 @@ _TELLING = (
 )  # fmt: skip
 
 
+WORDS: Mapping[Outcome, str] = {
+    "pass": "Pass", "fail": "Fail", "insufficient": "Not enough evidence", "none": "No gate",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RuleLine:
+    """One rule of a gate as a reader sees it."""
+
+    rule: str
+    rows: str
+    """The set and the slice."""
+    outcome: Outcome
+    value: str = ""
+    interval: str = ""
+    limit: str = ""
+    n: str = ""
+    power: str = ""
+
+
 @dataclass(frozen=True)
 class Headline:
     outcome: Outcome
     """`none`: no gate was asked."""
     says: str
     reasons: tuple[str, ...] = ()
+    rules: tuple[RuleLine, ...] = ()
 
 
 def headline_of(card: Scorecard) -> Headline:

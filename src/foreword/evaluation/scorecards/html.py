@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
 from foreword.errors import UsageError
 from foreword.evaluation.metrics.metric import Facts
 from foreword.evaluation.metrics.suite import NOT_COMPUTED
-from foreword.evaluation.scorecards.headline import Headline, headline_of
-from foreword.evaluation.scorecards.scorecard import Comparison, Scorecard
+from foreword.evaluation.scorecards.headline import WORDS, Headline, headline_of
+from foreword.evaluation.scorecards.scorecard import FEW, Cell, Comparison, Scorecard
 from foreword.evaluation.scorecards.slices import Slice
 from foreword.evaluation.scorecards.texts import figure, harmless
 
@@ -26,6 +27,8 @@ class Tile:
     """0 to 100: the difference beside the largest of its metric."""
     stands: bool
     """It stands after Holm's correction."""
+    few: bool
+    """Of so few rows that it says little."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def to_html(card: Scorecard, headline: Headline | None = None) -> str:
             (each, 100 * each.p50 / longest, 100 * each.p95 / longest) for each in card.latencies
         ],
         not_computed=NOT_COMPUTED,
+        words=WORDS,
+        few=FEW,
     )
 
 
@@ -83,27 +88,40 @@ def heat_map(card: Scorecard, candidate: str, against: str) -> HeatMap:
         facts.name: max(abs(each.difference) for (_, m), each in found.items() if m == facts.name)
         for facts in shown
     }
+    values = {(cell.variant, cell.slice, cell.metric): cell for cell in card.cells}
     alpha = 1 - card.sampling.confidence
     rows = []
     for part in card.slices:
         cells = [(facts, found.get((part, facts.name))) for facts in shown]
         if any(each for _, each in cells):
             tiles = tuple(
-                _tile(facts, each, largest[facts.name], alpha) if each else None
+                _tile(facts, each, values, largest[facts.name], alpha) if each else None
                 for facts, each in cells
             )
             rows.append((part, max(each.n for _, each in cells if each), tiles))
     return HeatMap(candidate, against, tuple(facts.name for facts in shown), tuple(rows))
 
 
-def _tile(facts: Facts, each: Comparison, largest: float, alpha: float) -> Tile:
+def _tile(
+    facts: Facts,
+    each: Comparison,
+    values: Mapping[tuple[str, Slice, str], Cell],
+    largest: float,
+    alpha: float,
+) -> Tile:
     gained = each.difference if facts.better == "higher" else -each.difference
     side = "even" if not gained else "good" if gained > 0 else "bad"
     interval = f"{figure(each.low, signed=True)} to {figure(each.high, signed=True)}"
+    both = " against ".join(
+        figure(values[name, each.slice, each.metric].value)
+        for name in (each.candidate, each.against)
+    )
     return Tile(
         figure(each.difference, signed=True),
-        f"{facts.name}: {interval}, p {each.p:.3f}, by Holm {each.p_adjusted:.3f}, n {each.n}",
+        f"{facts.name}: {both}, difference {interval}, p {each.p:.3f}, by Holm {each.p_adjusted:.3f}, "
+        f"n {each.n}",
         side,
         round(100 * abs(gained) / largest) if largest else 0,
         each.p_adjusted <= alpha,
+        each.n < FEW,
     )

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from foreword.evaluation.scorecards.examples import Examples
-from foreword.evaluation.scorecards.headline import Headline, headline_of
+from foreword.evaluation.scorecards.headline import WORDS, Headline, RuleLine, headline_of
 from foreword.evaluation.scorecards.scorecard import Cell, Comparison, Scorecard
 from foreword.evaluation.scorecards.slices import ALL
 from foreword.evaluation.scorecards.texts import figure, harmless
 
-_MARKS = {"pass": "PASS", "fail": "FAIL", "insufficient": "NOT ENOUGH EVIDENCE", "none": "NO GATE"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@$-])")
 _MOST_TEXT = 300
 
@@ -22,11 +21,13 @@ def to_markdown(card: Scorecard, headline: Headline | None = None) -> str:
 
 
 def _lines(card: Scorecard, headline: Headline) -> Iterator[str]:
-    yield f"# {_MARKS[headline.outcome]}: {_plain(headline.says)}"
+    yield f"# {WORDS[headline.outcome].upper()}: {_plain(headline.says)}"
     yield ""
     yield from (f"- {_plain(reason)}" for reason in headline.reasons)
     if headline.reasons:
         yield ""
+    if headline.rules:
+        yield from _rules(headline.rules)
     yield (
         f"Set {_plain(card.golden.name)}@{card.golden.version} (`{card.set_digest}`), {card.rows} rows, "
         f"for {_plain(card.golden.specialty)}; at most {card.decoding.max_new_tokens} tokens, temperature "
@@ -39,6 +40,14 @@ def _lines(card: Scorecard, headline: Headline) -> Iterator[str]:
         yield from _differences(card, *pair)
     for examples in card.examples:
         yield from _examples(examples)
+
+
+def _rules(rules: Sequence[RuleLine]) -> Iterator[str]:
+    yield from _head(["rule", "rows", "outcome", "value", "interval", "limit", "n", "power"])
+    for each in rules:
+        texts = (each.rule, each.rows, WORDS[each.outcome].lower(), each.value, each.interval)
+        yield _row([_plain(text) for text in (*texts, each.limit, each.n, each.power)])
+    yield ""
 
 
 def _values(card: Scorecard) -> Iterator[str]:

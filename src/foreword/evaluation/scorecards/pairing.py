@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from foreword.evaluation.metrics.metric import Numbers, Table
 from foreword.evaluation.statistics.paired import Interval, blocks, p_of, paired_bootstrap
+
+_MOST_KEPT = 1 << 23
+"""Numbers of a draw that is kept for the next metric: 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,31 @@ class Sampling:
     seed: int = 0
 
 
-def value_interval(table: Table, sampling: Sampling) -> Interval:
-    """The interval of a value: rows are drawn again with replacement. Its `p` means nothing."""
+def value_interval(table: Table, sampling: Sampling, *, share: bool = False) -> Interval:
+    """The interval of a value: rows are drawn again with replacement. Its `p` means nothing.
+
+    `share`: the value is from 0 to 1, and its interval never has the width 0 (`_widened`).
+    """
     if table.per_row:
-        return _of_rows(table.row_values(), sampling)
-    return _of_sums([table], lambda values: values[0], sampling)
+        found = _of_rows(table.row_values(), sampling)
+    else:
+        found = _of_sums([table], lambda values: values[0], sampling)
+    return _widened(found, sampling, 0.0, 1.0) if share else found
 
 
-def difference(table: Table, against: Table, sampling: Sampling) -> Interval:
+def difference(
+    table: Table, against: Table, sampling: Sampling, *, share: bool = False
+) -> Interval:
     """The interval of `table` minus `against` over the rows both have, drawn in pairs.
 
     `p` is of the permutation test: each row's two answers change sides with probability one half.
     Where answers cannot change sides it is 1, and the interval alone tells.
     """
+    found = _difference(table, against, sampling)
+    return _widened(found, sampling, -1.0, 1.0) if share else found
+
+
+def _difference(table: Table, against: Table, sampling: Sampling) -> Interval:
     known = set(against.ids)
     common = [identity for identity in table.ids if identity in known]
     mine, theirs = table.only(common), against.only(common)
@@ -43,6 +59,19 @@ def difference(table: Table, against: Table, sampling: Sampling) -> Interval:
     if not (mine.exchangeable and theirs.exchangeable):
         return found
     return replace(found, p=p_of(_swapped(mine, theirs, sampling), found.estimate))
+
+
+def _widened(found: Interval, sampling: Sampling, least: float, most: float) -> Interval:
+    """An interval of width 0 as wide as rows that were not drawn may make it.
+
+    Where all rows agree, drawing them again shows nothing: of n rows all alike, as many as
+    1 - (alpha/2)^(1/n) of the others may still differ (Clopper and Pearson 1934).
+    """
+    if found.low < found.high:
+        return found
+    room = 1 - ((1 - sampling.confidence) / 2) ** (1 / found.n)
+    low, high = max(least, found.estimate - room), min(most, found.estimate + room)
+    return replace(found, low=low, high=high)
 
 
 def _of_rows(values: Numbers, sampling: Sampling) -> Interval:
@@ -68,9 +97,21 @@ def _of_sums(
 
 def _counts(n: int, sampling: Sampling) -> Iterator[npt.NDArray[np.float64]]:
     """How often each of `n` rows is drawn, `[resamples, n]` in blocks."""
+    small = n * sampling.resamples <= _MOST_KEPT
+    drawn = _kept(n, sampling) if small else _drawn(n, sampling)
+    return (block.astype(np.float64) for block in drawn)
+
+
+@lru_cache(maxsize=8)
+def _kept(n: int, sampling: Sampling) -> tuple[npt.NDArray[np.uint16], ...]:
+    """Drawing takes longer than summing, and every metric of a slice draws the same rows."""
+    return tuple(_drawn(n, sampling))
+
+
+def _drawn(n: int, sampling: Sampling) -> Iterator[npt.NDArray[np.uint16]]:
     draw = np.random.default_rng([sampling.seed, n])
     for block in blocks(sampling.resamples, n):
-        yield draw.multinomial(n, np.full(n, 1 / n), size=block).astype(np.float64)
+        yield draw.multinomial(n, np.full(n, 1 / n), size=block).astype(np.uint16)
 
 
 def _swapped(mine: Table, theirs: Table, sampling: Sampling) -> Numbers:

@@ -12,7 +12,7 @@ import numpy as np
 from foreword.artifact import Digest
 from foreword.evaluation.golden import Header
 from foreword.evaluation.metrics.calibration import Calibration
-from foreword.evaluation.metrics.metric import Facts, Table
+from foreword.evaluation.metrics.metric import SHARE, Facts, Table
 from foreword.evaluation.runs.decoding import Decoding
 from foreword.evaluation.runs.variant import Variant
 from foreword.evaluation.scorecards.evaluation import Evaluation
@@ -21,6 +21,8 @@ from foreword.evaluation.scorecards.pairing import Sampling, difference, value_i
 from foreword.evaluation.scorecards.slices import ALL, Slice, slices_of
 from foreword.evaluation.statistics.multiplicity import holm
 
+FEW = 10
+"""Rows below which a figure says little: its slice is shown as such."""
 _MOST_EXAMPLES = 5
 
 
@@ -157,7 +159,8 @@ def _cells(
         for each in measured.values():
             for part, table in _parts(each.table, slices):
                 if table.n:
-                    found = value_interval(table, sampling)
+                    share = each.facts.unit == SHARE
+                    found = value_interval(table, sampling, share=share)
                     yield Cell(
                         variant, part, each.facts.name, table.value, found.low, found.high, table.n
                     )
@@ -177,7 +180,8 @@ def _comparisons(
             continue
         for part, table in _parts(mine.table, slices):
             if set(table.ids) & set(theirs.table.ids):
-                d = difference(table, theirs.table, sampling)
+                share = mine.facts.unit == SHARE
+                d = difference(table, theirs.table, sampling, share=share)
                 found[name].append(
                     Comparison(
                         candidate, against, part, name, d.estimate, d.low, d.high, d.p, d.p, d.n

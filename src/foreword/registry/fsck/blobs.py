@@ -12,6 +12,7 @@ from foreword.errors import ForewordError, NotFound, RegistryError
 from foreword.registry.blobs import BlobStore, StoredBlob
 from foreword.registry.fsck.finding import Finding, broken, doubtful, leftover
 from foreword.registry.gc import LEAST_GRACE, condemned, needed_by
+from foreword.registry.registry import MAX_WINDOW
 from foreword.registry.state import State, Version
 from foreword.signing.envelope import MAX_BYTES as MAX_ENVELOPE
 
@@ -104,12 +105,16 @@ def strays(store: BlobStore, now: datetime) -> Iterator[Finding]:
 def _most(version: Version, digest: Digest) -> int:
     if digest == version.digest:
         return MAX_MANIFEST
+    if digest in version.windows:
+        return MAX_WINDOW
     return version.facts.tensors.size if digest == version.facts.tensors.sha256 else MAX_ENVELOPE
 
 
 def _role(version: Version, digest: Digest) -> str:
     if digest == version.digest:
         return "manifest"
+    if digest in version.windows:
+        return "drift window"
     return "tensors" if digest == version.facts.tensors.sha256 else "envelope"
 
 
@@ -117,6 +122,8 @@ def _mend(version: Version, digest: Digest) -> str:
     backup = "copy the blob from a backup"
     if version.status != "live":
         return backup  # what was revoked is taken by no command
+    if _role(version, digest) == "drift window":
+        return f"record the same drift again, or {backup}"
     if _role(version, digest) == "envelope":
         return f"publish or attest the same envelope again, or {backup}"
     return f"publish the same artifact again, or {backup}"

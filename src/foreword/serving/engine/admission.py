@@ -75,6 +75,7 @@ class Admission:
         job = Job(request, ends)
         self._check(job)
         self.prepare(request)
+        job.arrived = now
         self.queue.put(job, now)
 
     def prepare(self, request: GenerateRequest) -> None:
@@ -84,7 +85,13 @@ class Admission:
             UsageError: it cannot be followed.
         """
         if request.constraint is not None:
-            self._required_grammars().compile(request.constraint)
+            self._required_grammars().compile(request.constraint, request.tenant)
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Let go what was computed for a tenant's prompts and constraints."""
+        self._prompts.drop_tenant(tenant)
+        if self._grammars is not None:
+            self._grammars.drop_tenant(tenant)
 
     def admit(self, now: float, free: int) -> Iterator[Job | Refused]:
         """Jobs that start now on at most `free` rows, and those that turn out impossible."""
@@ -107,6 +114,7 @@ class Admission:
                 yield Refused(job, error)
                 continue
             self.queue.take(job.id, now)
+            job.admitted = now
             free -= job.request.n
             yield job
 
@@ -173,7 +181,8 @@ class Admission:
         constraint = job.request.constraint
         matcher = None
         if constraint is not None:
-            matcher = self._required_grammars().compile(constraint).matcher()
+            grammar = self._required_grammars().compile(constraint, job.tenant)
+            matcher = grammar.matcher()
         return Answer(job.request, index, row, detokenizer, matcher)
 
     def _check(self, job: Job) -> None:

@@ -2,6 +2,9 @@
 
 Whatever is asked of the engine, on any thread, waits in one row for the engine's thread. So what was
 forgotten before a request came is forgotten for that request.
+
+A second thread looks whether the first one still steps. If it does not, every stream is told: a step
+that hangs must not make its clients hang.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ _LOOK = 0.1
 """Seconds that whoever asks what is resident waits for the engine's thread."""
 _LAST_STEP = 5.0
 """Seconds a closing engine may take for the step it is in."""
+_WEDGED = "engine.wedged"
+_LOOKS = 20
+"""How often it is looked after the engine in the time after which it is wedged."""
 _Item = Chunk | ForewordError
 
 
@@ -51,16 +57,19 @@ class EmbeddedBackend:
         self,
         engine: Engine,
         *,
-        wedged_after: float = 30.0,
+        wedged_after: float = 25.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wedged_after`: seconds without a finished step after which `health` says so."""
+        """`wedged_after`: seconds without a finished step after which `health` and all streams say so."""
         self._engine = engine
         self._clock = clock
         self._wedged_after = wedged_after
         self._wake = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
         self._streams: dict[str, Callable[[_Item], None]] = {}
+        """Of requests that the engine has."""
+        self._listening: set[Callable[[_Item], None]] = set()
+        """Of all requests, also those that still wait for the engine's thread."""
         self._state: Literal["ready", "draining", "failed", "closed"] = "ready"
         self._over = False
         """Nothing that is called runs any more."""
@@ -73,6 +82,8 @@ class EmbeddedBackend:
         self._residents: tuple[ResidentPrefix, ...] = ()
         self._thread = threading.Thread(target=self._loop, name="foreword-engine", daemon=True)
         self._thread.start()
+        self._ended_now = threading.Event()
+        threading.Thread(target=self._watch, name="foreword-engine-watch", daemon=True).start()
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Chunks of all `n` answers as they come; a consumer that goes away cancels the request.
@@ -82,6 +93,8 @@ class EmbeddedBackend:
         """
         if self._state != "ready":
             raise self._refusal()
+        if self._stuck_for() > self._wedged_after:
+            raise self._wedged()
         if request.constraint is not None:
             await asyncio.to_thread(self._engine.prepare, request)
         loop, items = asyncio.get_running_loop(), asyncio.Queue[_Item]()
@@ -90,18 +103,22 @@ class EmbeddedBackend:
             with suppress(RuntimeError):  # the consumer's loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(items.put_nowait, item)
 
-        if not self._call(lambda: self._submit(request, put)):
-            raise self._refusal()
+        self._listening.add(put)
         left = request.n
         try:
+            if not self._call(lambda: self._submit(request, put)):
+                left = 0
+                raise self._refusal()
             while left:
                 item = await items.get()
                 if isinstance(item, ForewordError):
-                    left = 0
+                    # Only a wedged engine has a request that failed: it is given up if it ever steps again.
+                    left = left if item.code == _WEDGED else 0
                     raise item
                 left -= item.finish is not None
                 yield item
         finally:
+            self._listening.discard(put)
             if left:
                 self.cancel(request.id)
 
@@ -114,10 +131,9 @@ class EmbeddedBackend:
 
     def health(self) -> Health:
         state: Literal["ready", "draining", "wedged", "failed"]
-        since = self._began if self._last_step is None else self._last_step
         if self._ended:
             state = "failed"
-        elif self._clock() - since > self._wedged_after:
+        elif self._stuck_for() > self._wedged_after:
             state = "wedged"
         else:
             state = "draining" if self._state == "draining" else "ready"
@@ -130,6 +146,9 @@ class EmbeddedBackend:
     def forget(self, digests: Sequence[Digest]) -> None:
         unwanted = tuple(digests)
         self._tell(lambda: self._forget(unwanted))
+
+    def forget_tenant(self, tenant: str) -> None:
+        self._tell(lambda: self._engine.forget_tenant(tenant))
 
     def residents(self) -> tuple[ResidentPrefix, ...]:
         """As of now, or of the last look if the engine is in a long step."""
@@ -162,6 +181,7 @@ class EmbeddedBackend:
         self._thread.join(_LAST_STEP)
         if self._thread.is_alive():
             self._cut("its last step did not end")
+        self._ended_now.set()
 
     # On the engine's thread.
 
@@ -170,7 +190,7 @@ class EmbeddedBackend:
             while not self._ended:
                 self._wait()
                 self._step()
-        except Exception as error:
+        except BaseException as error:
             # A step raised what no barrier held: say so to everybody instead of going silent.
             _log.critical("the engine stopped", exc_info=error)
             self._cut(f"{type(error).__name__}: {error}"[:200])
@@ -254,10 +274,37 @@ class EmbeddedBackend:
     def _cut(self, detail: str) -> None:
         """The engine answers nobody any more: tell every stream."""
         self._state, self._detail = "failed", detail
-        streams, self._streams = self._streams, {}
-        self._cut_off = len(streams)
-        for put in list(streams.values()):
-            put(EngineFailed("the engine stopped; ask another one", retry_after=1.0))
+        self._streams = {}
+        self._cut_off = self._tell_all(
+            EngineFailed("the engine stopped; ask another one", retry_after=1.0)
+        )
+
+    def _watch(self) -> None:
+        """A thread's life: see whether the engine's still steps."""
+        while not self._ended_now.wait(self._wedged_after / _LOOKS):
+            if self._ended:
+                return
+            if self._stuck_for() > self._wedged_after:
+                self._tell_all(self._wedged())
+
+    def _stuck_for(self) -> float:
+        """Seconds since a step was finished."""
+        since = self._began if self._last_step is None else self._last_step
+        return self._clock() - since
+
+    def _wedged(self) -> EngineFailed:
+        return EngineFailed(
+            f"the engine has not finished a step for {self._stuck_for():.0f} s; ask another one",
+            code=_WEDGED,
+            retry_after=1.0,
+        )
+
+    def _tell_all(self, error: EngineFailed) -> int:
+        """Give an error to every stream there is; how many there are."""
+        listening = self._listening.copy()
+        for put in listening:
+            put(error)
+        return len(listening)
 
     def _tell(self, call: Callable[[], None]) -> None:
         """Have something done to the engine; one that has ended has nothing to cancel or to forget."""

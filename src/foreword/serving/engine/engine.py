@@ -225,6 +225,13 @@ class Engine:
         if self._store is not None and prefix.prefix is not None:
             self._store.forget(prefix.prefix, now)
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what was computed for a tenant, such as when it is switched off.
+
+        Its running requests go on: who wants them to end cancels them first.
+        """
+        self._admission.forget_tenant(tenant)
+
     def close(self) -> None:
         """Fail what is left and free the memory of prefixes."""
         for job in (*self._jobs.values(), *self._admission.queue.clear()):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from foreword.serving.contract import (
+    Beginning,
     Chunk,
     Finish,
     GenerateRequest,
@@ -95,6 +96,9 @@ class Job:
         self.computed = 0
         """Prompt tokens whose keys and values are in the first answer's row."""
         self.cached = 0
+        self.arrived = self.admitted = 0.0
+        """On the engine's clock."""
+        self._said = False
 
     @property
     def id(self) -> str:
@@ -154,8 +158,18 @@ class Job:
         usage = None
         if said.finish is not None:
             usage = Usage(len(self.request.prompt), self.cached, len(answer.tokens))
+        beginning, self._said = None if self._said else self._beginning(), True
         return Chunk(
             id=self.id, index=answer.index, text=said.text, tokens=said.tokens,
             adapters=self.request.adapters, logprobs=(logprob,) if logprob and said.tokens else (),
-            finish=said.finish, usage=usage,
+            finish=said.finish, usage=usage, beginning=beginning,
         )  # fmt: skip
+
+    def _beginning(self) -> Beginning:
+        waited = self.admitted - self.arrived
+        if self.resident is None:
+            return Beginning(admitted=waited)
+        load = self.resident.load
+        if load is None or load.landed <= self.arrived:
+            return Beginning("device", waited)
+        return Beginning(load.source, waited, load.phases(self.arrived))

@@ -17,11 +17,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from foreword.errors import EngineFailed, ForewordError
+from foreword.errors import Cancelled, EngineFailed, ForewordError
 from foreword.serving.contract import BARE, Chunk, GenerateRequest, Usage
 from foreword.serving.gateway.access.keys import require_scope
 from foreword.serving.gateway.access.principal import Principal
-from foreword.serving.gateway.front import Front
+from foreword.serving.gateway.front import Front, Run
 from foreword.serving.gateway.limits.quotas import Ticket
 from foreword.serving.gateway.prompting import Prompter, Tokens, Way
 from foreword.serving.gateway.receipts import receipt
@@ -104,7 +104,8 @@ class Exchange(Generic[Request]):
             )
 
     async def _answer(self, body: bytes) -> None:
-        require_scope(self.principal, "generate")
+        with self.story.span("authorise"):
+            require_scope(self.principal, "generate")
         ask = self.kind.parse(body)
         self.story.stream, self.story.n = ask.stream, ask.n
         begun = await self._begin(ask)
@@ -155,9 +156,9 @@ class Exchange(Generic[Request]):
     async def _try(self, ask: Request, route: Route) -> Begun:
         requests = await self._requests(ask, route)
         self._admit(requests)
-        stream = self._pieces(requests)
+        stream = self._pieces(requests, route)
         try:
-            with self.story.span("prefill"):
+            with self.story.asking():
                 first = await anext(stream)
         except StopAsyncIteration as error:
             raise EngineFailed("the engine ended an answer without a word; ask again") from error
@@ -166,16 +167,26 @@ class Exchange(Generic[Request]):
             raise
         return Begun(receipt(route, first.chunk.adapters), first, stream, len(requests) * ask.n)
 
-    async def _pieces(self, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Piece, None]:
-        names = {request.id for request in requests}
-        self.front.running.update(names)
+    async def _pieces(
+        self, requests: Sequence[GenerateRequest], route: Route
+    ) -> AsyncGenerator[Piece, None]:
+        run = Run(self.principal, route)
+        self.front.running.update({request.id: run for request in requests})
         try:
+            # Asked once more: whoever ends requests looks at those that are noted above.
+            if error := self.front.router.why_ended(self.principal, route):
+                raise error
             async with aclosing(pieces(self.front.backend, requests)) as found:
                 async for piece in found:
                     self.story.hear(piece.choice, piece.chunk)
                     yield piece
+        except Cancelled as error:
+            if run.ended is None:
+                raise
+            raise run.ended from error
         finally:
-            self.front.running.difference_update(names)
+            for request in requests:
+                del self.front.running[request.id]
 
     async def _requests(self, ask: Request, route: Route) -> list[GenerateRequest]:
         """What the backend is asked: one request for each prompt, all for the route's digest."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from foreword.artifact import Digest
+from foreword.errors import ForewordError
 from foreword.serving.contract import Backend
 from foreword.serving.gateway.access.principal import Principal
 from foreword.serving.gateway.limits.quotas import Quotas
@@ -25,7 +26,19 @@ class Routes(Protocol):
         self, principal: Principal, route: Route, error: BaseException
     ) -> Route | None: ...
 
+    def why_ended(self, principal: Principal, route: Route) -> ForewordError | None: ...
+
     def models(self, principal: Principal) -> tuple[Model, ...]: ...
+
+
+@dataclass(eq=False)
+class Run:
+    """A request while the backend generates for it."""
+
+    principal: Principal
+    route: Route
+    ended: ForewordError | None = None
+    """Why it was cancelled, if whoever did so says it: what its client is told."""
 
 
 @dataclass(frozen=True)
@@ -41,5 +54,5 @@ class Front:
     emit: Callable[[Record], None]
     most_seconds: float = 600.0
     """After which an answer is given up, waiting included."""
-    running: set[str] = field(default_factory=set)
-    """Ids of what the backend is generating, so that a stopping server can end it."""
+    running: dict[str, Run] = field(default_factory=dict)
+    """What the backend is generating, by its ids there, so that it can be ended from outside."""

@@ -1,6 +1,7 @@
 """Is this process alive, and should it be sent requests? Two questions with two answers.
 
-Alive: the engine steps. A supervisor restarts what is not. Ready: a request would be answered now.
+Alive: the engine steps. A supervisor restarts what is not. Ready: a request would be answered now, so
+an engine that is late with a step is not, long before it counts as dead.
 What is down but not needed for what is loaded already, such as the database, is told and changes
 nothing: the last known good goes on.
 """
@@ -48,10 +49,14 @@ def unready(parts: Mapping[str, Part]) -> list[str]:
     return [name for name, part in parts.items() if part.needed and not part.well]
 
 
-def engine_part(engine: Health, now: float, clock: float) -> Part:
-    """`now` is Unix time, `clock` the steady clock that the engine's last step is told on."""
+def engine_part(engine: Health, now: float, clock: float, late: float) -> Part:
+    """`now` is Unix time, `clock` the steady clock that the engine's last step is told on.
+
+    `late`: seconds without a step after which requests should go elsewhere.
+    """
     last = None if engine.last_step is None else now - (clock - engine.last_step)
-    well = engine.state == "ready"
+    in_time = engine.last_step is None or clock - engine.last_step <= late
+    well = engine.state == "ready" and in_time
     return Part(well, True, now if well else last, {"state": engine.state, "detail": engine.detail})
 
 

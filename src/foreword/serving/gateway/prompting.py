@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from foreword.artifact import PromptFormat
-from foreword.errors import PromptTooLong, UsageError
+from foreword.errors import Overloaded, PromptTooLong, UsageError
 from foreword.prefix.prompts import places, render
 from foreword.serving.gateway.tokens import Encoder, texts_of
 
@@ -26,6 +26,10 @@ Style = Literal["trained", "chat", "raw"]
 Message = Mapping[str, Any]
 Tokens = tuple[int, ...]
 Result = TypeVar("Result")
+_LONG_TOKENS = 12
+"""Characters to a token, on average, that no language has; rows of blanks may."""
+_PATIENCE = 10.0
+"""Seconds until the tokens have to be there; a thread needs a tenth of one, so it is busy then."""
 _THREADS = 2
 """Long texts at once; a short one is not kept waiting by more than one of them."""
 
@@ -77,6 +81,22 @@ class Prompter:
         """
         return await self._apart(lambda: self._text(text, way))
 
+    def require_short(self, texts: Iterable[str]) -> None:
+        """What one request may cost, in however many prompts it comes.
+
+        Raises:
+            PromptTooLong: they have more characters together than two prompts may have.
+        """
+        if self.context is None:
+            return
+        size, most = sum(map(len, texts)), 2 * _LONG_TOKENS * self.context
+        if size > most:
+            raise PromptTooLong(
+                f"the prompts of one request may have {most:,} characters together, got {size:,}; "
+                "send several requests",
+                code="context.too_long",
+            )
+
     def new_tokens(self, prompt: Tokens, length: int, wanted: int | None) -> int:
         """How many tokens an answer may have: what is wanted, or else all that is left.
 
@@ -100,7 +120,15 @@ class Prompter:
         return left if wanted is None else wanted
 
     async def _apart(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except TimeoutError as e:
+            raise Overloaded(
+                "too many long prompts wait to be made into tokens; try again later",
+                code="serving.prompts",
+                retry_after=1.0,
+            ) from e
 
     # On a thread.
 
@@ -132,7 +160,7 @@ class Prompter:
         return self._plain(text)
 
     def _plain(self, text: str) -> Tokens:
-        self._require_short([text])
+        self._require_short((text,))
         return self._encoder.plain(text)
 
     def _filled(self, trained: PromptFormat, text: str, inputs: Mapping[str, str]) -> Tokens:
@@ -171,15 +199,15 @@ class Prompter:
             ) from e
         return self._encoder.encode(text, mark, whole=True)
 
-    def _require_short(self, texts: Any) -> None:
-        """A token has so many bytes at most, so that many bytes cannot fit whatever they say."""
+    def _require_short(self, texts: Collection[str]) -> None:
+        """Refuse what is far too long before anything as long as it is made of it."""
         if self.context is None:
             return
-        size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
-        if size > self.context * self._encoder.longest:
+        size, most = sum(map(len, texts)), self.context * _LONG_TOKENS
+        if size > most or (size > self.context and self._encoder.exceeds(texts, self.context)):
             raise PromptTooLong(
-                f"a prompt of {size:,} bytes has at least {size // self._encoder.longest:,} tokens, the "
-                f"context of this model is {self.context:,}; shorten it",
+                f"the context of this model is {self.context:,} tokens, and a prompt may have "
+                f"{most:,} characters, got {size:,}, which is too long; shorten it",
                 code="context.too_long",
             )
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from foreword.serving.contract import Chunk, Usage
+from foreword.serving.contract import Beginning, Chunk, Usage
 from foreword.serving.gateway.access.principal import Principal
 from foreword.serving.gateway.routing.route import Route
 from foreword.serving.wire.answers import add_up
@@ -46,6 +46,8 @@ class Story:
     """Tokens of all answers so far."""
     prompt_tokens: int = 0
     first_token: float | None = None
+    beginning: Beginning | None = None
+    """What the backend says came before its first chunk."""
     spans: list[Span] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     came: float = field(default_factory=time.time)
@@ -59,10 +61,24 @@ class Story:
         finally:
             self.spans.append(Span(name, start, self.now()))
 
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Time what the backend does up to the first chunk: its own steps, then `prefill`."""
+        asked = self.now()
+        try:
+            yield
+        finally:
+            now, told = self.now(), self.beginning or Beginning()
+            steps = [(p.name, p.start, p.end) for p in told.phases]
+            for name, start, end in (*steps, ("prefill", told.admitted, now - asked)):
+                # Its clock is another one: nothing ends after now.
+                self.spans.append(Span(name, min(asked + start, now), min(asked + end, now)))
+
     def hear(self, answer: int, chunk: Chunk) -> None:
         """Count a chunk of one answer."""
         if self.first_token is None:
             self.first_token = time.monotonic() - self.began
+            self.beginning = chunk.beginning
         self.said += len(chunk.tokens)
         if chunk.usage is not None:
             self.usages[answer] = chunk.usage
@@ -106,6 +122,7 @@ class Story:
             duration=time.monotonic() - self.began,
             spans=tuple(self.spans),
             traceparent=self.traceparent,
+            cache_tier=self.beginning.tier if self.beginning else "",
         )
 
 

@@ -19,7 +19,7 @@ from foreword.serving.engine.waiting.queue import Limits
 from foreword.serving.server.settings import EmbeddedSettings
 from foreword.signing.store import load_policy, open_verified
 from foreword.signing.verify import VerifiedArtifact
-from foreword.telemetry.records import PrefixEvicted, PrefixLoaded
+from foreword.telemetry.records import Record
 
 
 def load(base: str) -> BaseModel:
@@ -38,6 +38,20 @@ def load(base: str) -> BaseModel:
     return loaded
 
 
+class Listeners:
+    """Who hears of prefixes. The engine is there before telemetry, which asks it for what holds now."""
+
+    def __init__(self) -> None:
+        self._each: tuple[Callable[[Record], None], ...] = ()
+
+    def add(self, listener: Callable[[Record], None]) -> None:
+        self._each += (listener,)
+
+    def __call__(self, record: Record) -> None:
+        for listener in self._each:
+            listener(record)
+
+
 @dataclass(frozen=True)
 class Embedded:
     backend: EmbeddedBackend
@@ -50,7 +64,7 @@ def embedded(
     registry: Registry,
     trust: Path | None,
     place: Path,
-    told: Callable[[PrefixLoaded | PrefixEvicted], None],
+    told: Listeners,
 ) -> Embedded:
     """A backend whose prefixes come from a registry and are judged by the policy of that moment.
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from foreword.artifact import Digest
 from foreword.registry.layout import Layout
 from foreword.registry.registry import Registry
-from foreword.serving.contract import Backend, PrefixHost
+from foreword.serving.contract import Backend, Health, PrefixHost
 from foreword.serving.gateway.access.store import AccessStore
 from foreword.serving.gateway.access.table import AccessTable
 from foreword.serving.gateway.app import Lobby, gateway
@@ -30,6 +30,8 @@ from foreword.serving.gateway.prompting import Prompter
 from foreword.serving.gateway.routing.follower import Follower, FollowStatus
 from foreword.serving.gateway.routing.resolve import Router
 from foreword.serving.gateway.story import refused
+from foreword.serving.gateway.sweep import Sweep
+from foreword.serving.server.gauges import capacity_gauges
 from foreword.serving.server.keys import Keys, keys
 from foreword.serving.server.settings import ServeSettings
 from foreword.serving.server.telling import Telling, telling
@@ -45,6 +47,18 @@ class Model:
     fingerprint: Digest
     context: int | None
     prompter: Prompter
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What answers behind a gateway, and what else is known of it."""
+
+    backend: Backend
+    host: PrefixHost
+    alive: Callable[[], Health]
+    """What `/livez` goes by."""
+    residency: Callable[[Gauges], Gauges] = lambda gauges: gauges
+    """Adds what is known of resident prefixes."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,7 @@ def house(
     store: AccessStore | None,
     registry: Registry,
     model: Model,
-    backend: Backend,
-    host: PrefixHost,
-    residency: Callable[[Gauges], Gauges],
+    behind: Behind,
     place: Path,
 ) -> Iterator[House]:
     """
@@ -97,19 +109,24 @@ def house(
     with ExitStack() as opened:
         late: list[House] = []
         hub = opened.enter_context(
-            telling(settings.telemetry, lambda: residency(_gauges(late[0])), place)
+            telling(settings.telemetry, lambda: behind.residency(_gauges(late[0])), place)
         )
         emit = hub.hub.emit
         held = opened.enter_context(keys(store))
         follower = Follower(
-            registry, model.fingerprint, host=host, known_good=place / "known-good.jsonl", told=emit
-        )
+            registry, model.fingerprint, host=behind.host, told=emit,
+            known_good=place / "known-good.jsonl",
+        )  # fmt: skip
         follower.start()
         opened.callback(follower.stop)
         opened.callback(model.prompter.close)
-        front = _front(settings, model, backend, follower, held.table, emit)
-        parts = partial(_parts, backend, follower, held, hub)
-        lobby = Lobby(backend.health, parts)
+        front = _front(settings, model, behind.backend, follower, held.table, emit)
+        if store is not None:
+            sweep = Sweep(held.table, front, behind.host)
+            sweep.start()
+            opened.callback(sweep.stop)
+        parts = partial(_parts, behind.backend, follower, held, hub, settings.embedded.late_after)
+        lobby = Lobby(behind.alive, parts)
         edged = edge(
             gateway(front, lobby),
             settings.edge,
@@ -143,14 +160,9 @@ def _front(
 
 
 def _gauges(house: House) -> Gauges:
-    capacity, status = house.front.backend.capacity(), house.follower.status
-    return Gauges(
-        running=capacity.running,
-        waiting=capacity.waiting,
-        kv_bytes=capacity.kv_bytes,
-        kv_budget=capacity.kv_budget,
-        prefix_bytes=capacity.prefix_bytes,
-        prefix_budget=capacity.prefix_budget,
+    status = house.follower.status
+    return replace(
+        capacity_gauges(house.front.backend.capacity()),
         streams=house.front.quotas.streams,
         releases=sum(named.release is not None for named in house.follower.table.names.values()),
         tenants=len(house.keys.table().tenants),
@@ -158,10 +170,12 @@ def _gauges(house: House) -> Gauges:
     )
 
 
-def _parts(backend: Backend, follower: Follower, held: Keys, hub: Telling) -> Mapping[str, Part]:
+def _parts(
+    backend: Backend, follower: Follower, held: Keys, hub: Telling, late: float
+) -> Mapping[str, Part]:
     now, clock = time.time(), time.monotonic()
     return {
-        "engine": engine_part(backend.health(), now, clock),
+        "engine": engine_part(backend.health(), now, clock, late),
         "releases": _releases(follower.status, now),
         "access": held.state(),
         **{f"telemetry.{each.name}": _sink(each) for each in hub.hub.states()},

@@ -13,25 +13,9 @@ from foreword.serving.gateway.admin.parts import AdminParts
 from foreword.serving.gateway.app import Lobby
 from foreword.serving.gateway.edge.types import App, Receive, Scope, Send
 from foreword.serving.gateway.reply import Reply
-from foreword.serving.gateway.routing.follower import Follower
-from foreword.serving.gateway.routing.table import ReleaseTable
 from foreword.serving.server.house import House
 from foreword.telemetry.prometheus import PrometheusSink
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The follower, as the admin API looks at it."""
-
-    follower: Follower
-
-    @property
-    def table(self) -> ReleaseTable:
-        return self.follower.table
-
-    @property
-    def age(self) -> float:
-        return self.follower.status.age
+from foreword.telemetry.usage import read_usage
 
 
 @dataclass(frozen=True)
@@ -57,8 +41,13 @@ class OperatorPort:
 def operator_port(house: House, host: PrefixHost) -> OperatorPort:
     store = house.keys.store
     if store is None:
-        return OperatorPort(house.telling.metrics, house.lobby, _no_admin)
-    parts = AdminParts(store, _Seen(house.follower), host, lambda: _stop(house))
+        nobody = no_admin("a server that asks for no keys (--open)")
+        return OperatorPort(house.telling.metrics, house.lobby, nobody)
+    counted = house.telling.usage
+    parts = AdminParts(
+        store, house.follower, host, lambda: _stop(house),
+        None if counted is None else lambda: read_usage(counted),
+    )  # fmt: skip
     return OperatorPort(house.telling.metrics, house.lobby, admin_app(parts))
 
 
@@ -78,11 +67,13 @@ async def _page(send: Send, metrics: PrometheusSink) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _no_admin(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await Reply(send).fail(
-            NotFound(
-                "this server asks for no keys (--open), so it has no admin API",
-                code="admin.not_here",
+def no_admin(what: str) -> App:
+    """In place of an admin API."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Reply(send).fail(
+                NotFound(f"there is no admin API: this is {what}", code="admin.not_here")
             )
-        )
+
+    return app

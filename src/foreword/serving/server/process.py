@@ -18,7 +18,6 @@ from typing import Protocol
 import uvicorn
 
 from foreword.errors import ConfigError
-from foreword.serving.gateway.edge.drain import Gate
 
 TOLD = 5.0
 """Seconds in which clients that were cut off are told so."""
@@ -26,11 +25,26 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Say = Callable[[str], None]
 
 
+class Gated(Protocol):
+    """Who is inside, and a way to let nobody in any more; the edge's `Gate` is one."""
+
+    @property
+    def inside(self) -> int: ...
+
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        ...
+
+    async def wait(self, timeout: float) -> bool:
+        """True once nobody is inside, False after `timeout` seconds."""
+        ...
+
+
 class Inside(Protocol):
     """What a process runs."""
 
     @property
-    def gate(self) -> Gate: ...
+    def gate(self) -> Gated: ...
 
     def cut_off(self) -> None:
         """End what is still being answered, with an error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from foreword.errors import ConfigError
 from foreword.serving.gateway.edge import EdgeSettings
 
 Bytes = Annotated[int, Field(ge=0)]
+Role = Literal["all", "engine", "gateway"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -36,8 +37,10 @@ class EmbeddedSettings(BaseModel):
     waiting: Annotated[int, Field(ge=1)] = 1_000
     """Requests that may wait for their turn."""
     waiting_per_tenant: Annotated[int, Field(ge=1)] = 250
-    wedged_after: Seconds = 30.0
-    """Without a finished step in that time, the engine counts as dead."""
+    late_after: Seconds = 4.0
+    """Without a finished step in that time, nothing more should be sent here (`/readyz`)."""
+    wedged_after: Seconds = 25.0
+    """Without a finished step in that time, the engine counts as dead, and its requests fail."""
 
 
 class TelemetrySettings(BaseModel):
@@ -49,8 +52,25 @@ class TelemetrySettings(BaseModel):
     """A file for JSON lines, `-` for stderr; empty: none."""
     usage: bool = True
     """Count what each tenant used, in FOREWORD_HOME."""
+    prices: Path | None = None
+    """What tokens cost, as docs/telemetry.md says; without it usage has no costs."""
     otlp: str = ""
     """URL of an OpenTelemetry collector (OTLP over HTTP); empty: none."""
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests whose traces are sent there."""
+
+
+class LinkSettings(BaseModel):
+    """How a gateway and an engine in two processes find and believe each other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = ""
+    """Address of the engine, for `--role gateway`."""
+    secret_file: Path | None = None
+    """What both know; FOREWORD_ENGINE_SECRET may hold it instead."""
+    start_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """How long a gateway that starts waits for its engine."""
 
 
 class ServeSettings(BaseModel):
@@ -58,6 +78,8 @@ class ServeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    role: Role = "all"
+    """`engine` and `gateway` are the two halves of `all`, in a process each."""
     base: str = "demo"
     host: str = "127.0.0.1"
     port: Port = 8000
@@ -73,6 +95,7 @@ class ServeSettings(BaseModel):
     answer_seconds: Seconds = 600.0
     """After which an answer is given up."""
     edge: EdgeSettings = EdgeSettings(open=("/livez", "/readyz"))
+    engine: LinkSettings = LinkSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
@@ -81,13 +104,30 @@ def check(settings: ServeSettings) -> None:
     """Refuse what does not go together.
 
     Raises:
-        ConfigError: names both sides (`serve.open`).
+        ConfigError: names both sides (`serve.open`, `serve.role`).
     """
+    _check_role(settings)
     if settings.open and not is_loopback(settings.host):
         raise ConfigError(
             f"--open lets everybody use everything, so it listens on this machine only, got --host "
             f"{settings.host[:80]!r}; make keys with `foreword access`, or leave --host out",
             code="serve.open",
+        )
+
+
+def _check_role(settings: ServeSettings) -> None:
+    if (settings.role == "gateway") != bool(settings.engine.url):
+        raise ConfigError(
+            "a gateway needs the address of its engine, and only a gateway has one: give --role gateway "
+            f"and --engine URL together, got --role {settings.role} and --engine "
+            f"{settings.engine.url[:80]!r}",
+            code="serve.role",
+        )
+    if settings.role == "engine" and settings.open:
+        raise ConfigError(
+            "--open is about the keys of a gateway; an engine answers gateways that know its secret and "
+            "nobody else, so leave --open out",
+            code="serve.role",
         )
 
 

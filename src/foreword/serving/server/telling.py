@@ -16,13 +16,15 @@ from foreword.telemetry.hub import Sink, Telemetry
 from foreword.telemetry.json_log import JsonFormatter, JsonLog
 from foreword.telemetry.prometheus import PrometheusSink
 from foreword.telemetry.records import Gauges
-from foreword.telemetry.usage import UsageSink
+from foreword.telemetry.usage import UsageSink, read_prices
 
 
 @dataclass(frozen=True)
 class Telling:
     hub: Telemetry
     metrics: PrometheusSink
+    usage: Path | None
+    """Directory of what tenants used, if it is counted."""
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def telling(
     """Every sink the settings ask for; at the end, what was emitted is written out.
 
     Raises:
-        ConfigError: a sink cannot be had (`otlp.missing`, `serve.log`).
+        ConfigError: a sink cannot be had (`otlp.missing`, `serve.log`), or the prices are none.
         StorageError: the place for usage cannot be used.
     """
     with ExitStack() as opened:
@@ -43,21 +45,22 @@ def telling(
         if settings.log:
             sinks.append(JsonLog(stream))
         if settings.usage:
-            sinks.append(UsageSink(place / "usage"))
+            prices = read_prices(settings.prices) if settings.prices else None
+            sinks.append(UsageSink(place / "usage", prices))
         if settings.otlp:
-            sinks.append(_traces(settings.otlp))
+            sinks.append(_traces(settings.otlp, settings.trace_ratio))
         hub = Telemetry(sinks)
         metrics.watch(hub.states)
         try:
-            yield Telling(hub, metrics)
+            yield Telling(hub, metrics, place / "usage" if settings.usage else None)
         finally:
             hub.close()
 
 
-def _traces(url: str) -> Sink:
+def _traces(url: str, ratio: float) -> Sink:
     from foreword.telemetry.otel import OtelSink, otlp_exporter
 
-    return OtelSink(otlp_exporter(url))
+    return OtelSink(otlp_exporter(url), ratio=ratio)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
     POST   /engine/v1/generate         a request; lines of chunks (lines.py)
     DELETE /engine/v1/requests/{id}    give one up
-    GET    /engine/v1/capacity, /health, /residents
+    GET    /engine/v1/base, /capacity, /health, /residents
     POST   /engine/v1/prefetch, /forget    digests
+    DELETE /engine/v1/tenants/{name}   forget what was computed for one
 
-Not a route, not a 404, without the secret. It is meant for a network of one's own; TLS is the network's.
+Not a route, not a 404, without the secret; nothing but /base for a gateway of another base. It is
+meant for a network of one's own; TLS is the network's.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from foreword.artifact import BaseRef, Digest
 from foreword.errors import (
     AuthError,
+    CompatibilityError,
     DeadlineExceeded,
     ForewordError,
     UsageError,
 )
 from foreword.serving.contract import Backend, PrefixHost
+from foreword.serving.upstream.base_json import BASE_HEADER, OTHER_BASE, base_to_json
 from foreword.serving.upstream.contract_json import (
     capacity_to_json,
     digests_from_bytes,
@@ -45,28 +50,31 @@ from foreword.serving.wire.problems import problem
 _BEAT = 5.0
 """Seconds of silence in a stream; clients take three times as much for a failure."""
 _BODY_SECONDS = 30.0
+_BASE_PATH = "/engine/v1/base"
 
 
 class Engine(Backend, PrefixHost, Protocol):
     """What generates, and holds the prefixes."""
 
 
-def engine_app(engine: Engine, secret: Secret, *, beat: float = _BEAT) -> ASGIApp:
+def engine_app(engine: Engine, base: BaseRef, secret: Secret, *, beat: float = _BEAT) -> ASGIApp:
     """The application; gateways send `secret` as bearer token. `beat`: as `Lines` says."""
-    routes = _Routes(engine, beat)
+    routes = _Routes(engine, base, beat)
     app = Starlette(
         routes=[
             Route("/engine/v1/generate", routes.generate, methods=["POST"]),
             Route("/engine/v1/requests/{id:path}", routes.cancel, methods=["DELETE"]),
+            Route(_BASE_PATH, routes.base),
             Route("/engine/v1/capacity", routes.capacity),
             Route("/engine/v1/health", routes.health),
             Route("/engine/v1/residents", routes.residents),
             Route("/engine/v1/prefetch", routes.prefetch, methods=["POST"]),
             Route("/engine/v1/forget", routes.forget, methods=["POST"]),
+            Route("/engine/v1/tenants/{name:path}", routes.forget_tenant, methods=["DELETE"]),
         ],
         exception_handlers={ForewordError: _told, HTTPException: _not_there},
     )
-    return _Guarded(app, secret)
+    return _Guarded(_Matched(app, base.fingerprint), secret)
 
 
 class _Guarded:
@@ -85,9 +93,32 @@ class _Guarded:
             await send({"type": "websocket.close", "code": 1008})
 
 
+class _Matched:
+    """Nothing of `app` but what base it is for a gateway of another base."""
+
+    def __init__(self, app: ASGIApp, base: Digest) -> None:
+        self._app, self._base = app, base
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != _BASE_PATH:
+            name = BASE_HEADER.lower().encode()
+            named = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+            if named != [str(self._base)]:
+                await _response(error_to_json(self._other(named)), 409)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _other(self, named: list[str]) -> CompatibilityError:
+        return CompatibilityError(
+            f"here runs the base {self._base}, the request is for {', '.join(named)[:200] or 'none'}; "
+            "start the gateway anew",
+            code=OTHER_BASE,
+        )
+
+
 class _Routes:
-    def __init__(self, engine: Engine, beat: float) -> None:
-        self._engine, self._beat = engine, beat
+    def __init__(self, engine: Engine, base: BaseRef, beat: float) -> None:
+        self._engine, self._base, self._beat = engine, base, beat
 
     async def generate(self, request: Request) -> ASGIApp:
         asked = request_from_bytes(await _body(request), time.monotonic())
@@ -96,6 +127,9 @@ class _Routes:
     async def cancel(self, request: Request) -> Response:
         self._engine.cancel(request.path_params["id"])
         return Response(status_code=202)
+
+    async def base(self, request: Request) -> Response:
+        return _response(base_to_json(self._base))
 
     async def capacity(self, request: Request) -> Response:
         return _response(capacity_to_json(self._engine.capacity()))
@@ -115,6 +149,10 @@ class _Routes:
     async def forget(self, request: Request) -> Response:
         digests = digests_from_bytes(await _body(request))
         await asyncio.to_thread(self._engine.forget, digests)
+        return Response(status_code=202)
+
+    async def forget_tenant(self, request: Request) -> Response:
+        await asyncio.to_thread(self._engine.forget_tenant, request.path_params["name"])
         return Response(status_code=202)
 
 

@@ -1,6 +1,6 @@
 """An engine in another process as a `Backend` and `PrefixHost`: what `engine_app` serves, over HTTP.
 
-    async with HttpBackend("http://10.0.0.5:8100", Secret(text)) as backend:
+    async with HttpBackend("http://10.0.0.5:8100", Secret(text), fingerprint) as backend:
         async for chunk in backend.generate(request): ...
 
 Nothing here waits for the other side but `generate`. What is to be prefetched or forgotten is noted and
@@ -24,11 +24,9 @@ import httpx2
 from foreword.artifact import Digest
 from foreword.errors import ConfigError, EngineFailed, UsageError
 from foreword.serving.contract import Capacity, Chunk, GenerateRequest, Health, ResidentPrefix
-from foreword.serving.upstream.contract_json import (
-    chunk_from_bytes,
-    digests_to_json,
-    request_to_json,
-)
+from foreword.serving.upstream.base_json import BASE_HEADER, OTHER_BASE
+from foreword.serving.upstream.chunk_json import chunk_from_bytes
+from foreword.serving.upstream.contract_json import digests_to_json, request_to_json
 from foreword.serving.upstream.documents import CAPS, MALFORMED, to_bytes
 from foreword.serving.upstream.errors_json import error_from_bytes
 from foreword.serving.upstream.poll import Known, look, unreachable
@@ -54,7 +52,7 @@ class Timeouts:
 
 
 class HttpBackend:
-    """One engine at `url`; belongs to the event loop that enters it.
+    """One engine at `url` that runs the base `base`; belongs to the event loop that enters it.
 
     `health`, `capacity` and `residents` tell what the last look found, at once and on any thread.
 
@@ -62,11 +60,13 @@ class HttpBackend:
         ConfigError: the address is none (`engine.url`).
     """
 
-    def __init__(self, url: str, secret: Secret, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, url: str, secret: Secret, base: Digest, timeouts: Timeouts | None = None
+    ) -> None:
         self._timeouts = timeouts or Timeouts()
         self._client = httpx2.AsyncClient(
-            base_url=_address(url),
-            headers=secret.headers,
+            base_url=address_of(url),
+            headers={**secret.headers, BASE_HEADER: str(base)},
             timeout=httpx2.Timeout(
                 self._timeouts.answer, connect=self._timeouts.connect, pool=None
             ),
@@ -80,6 +80,7 @@ class HttpBackend:
         self._prefetch: deque[Digest] = deque()
         self._forget: deque[Digest] = deque()
         self._give_up: deque[str] = deque()
+        self._forget_tenants: deque[str] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -144,6 +145,10 @@ class HttpBackend:
         """Never fails: it is passed on as soon as the engine can be reached."""
         self._note(self._forget, digests)
 
+    def forget_tenant(self, tenant: str) -> None:
+        """As `forget`."""
+        self._note(self._forget_tenants, [tenant])
+
     def residents(self) -> tuple[ResidentPrefix, ...]:
         return self._known.residents
 
@@ -154,7 +159,7 @@ class HttpBackend:
         silence = httpx2.Timeout(self._timeouts.silence, connect=self._timeouts.connect, pool=None)
         async with self._client.stream("POST", "generate", content=body, timeout=silence) as said:
             if said.status_code != 200:
-                raise _refusal(said.status_code, await said.aread())
+                raise refusal(said.status_code, await said.aread())
             left = bytearray()
             async for part in said.aiter_bytes():
                 *whole, rest = (bytes(left) + part).split(b"\n")
@@ -179,7 +184,7 @@ class HttpBackend:
     async def _ask(self, path: str) -> bytes:
         said = await self._client.get(path)
         if said.status_code != 200:
-            raise _refusal(said.status_code, said.content)
+            raise refusal(said.status_code, said.content)
         return said.content
 
     async def _pass_on(self) -> None:
@@ -187,6 +192,12 @@ class HttpBackend:
         with suppress(httpx2.HTTPError):
             while self._give_up:
                 await self._client.delete(f"requests/{quote(self._give_up.popleft(), safe='')}")
+            while self._forget_tenants:
+                said = await self._client.delete(
+                    f"tenants/{quote(self._forget_tenants[0], safe='')}"
+                )
+                said.raise_for_status()
+                self._forget_tenants.popleft()
             if unwanted := tuple(self._forget):
                 await self._tell("forget", unwanted)
                 for _ in unwanted:
@@ -211,7 +222,12 @@ class HttpBackend:
                 loop.call_soon_threadsafe(self._wake.set)
 
 
-def _address(url: str) -> httpx2.URL:
+def address_of(url: str) -> httpx2.URL:
+    """Where the paths of the engine at `url` begin.
+
+    Raises:
+        ConfigError: it is no address (`engine.url`).
+    """
     try:
         address = httpx2.URL(f"{url.rstrip('/')}/engine/v1/")
     except httpx2.InvalidURL:
@@ -234,13 +250,15 @@ def _chunk(line: bytes) -> Chunk:
         raise EngineFailed(f"the engine's process said what nobody understands ({e})") from e
 
 
-def _refusal(status: int, body: bytes) -> EngineFailed:
+def refusal(status: int, body: bytes) -> EngineFailed:
     """What a status means for a request: it is about the gateway, never about its client."""
+    code = "engine.refused"
     try:
-        reason = f"{status}: {error_from_bytes(body)}"
+        error = error_from_bytes(body)
+        reason = f"{status}: {error}"
+        code = error.code if error.code == OTHER_BASE else code
     except UsageError:
         reason = f"{status}, and not from an engine"
     return EngineFailed(
-        f"the engine's process refused the gateway ({reason}); its operator has to look",
-        code="engine.refused",
+        f"the engine's process refused the gateway ({reason}); its operator has to look", code=code
     )

@@ -6,29 +6,22 @@ between them and now.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
 from foreword.artifact import Digest
 from foreword.artifact.fields import Fields
-from foreword.errors import ArtifactError
 from foreword.serving.contract import (
-    AdapterSet,
     Capacity,
-    Chunk,
     Constraint,
-    Finish,
     GenerateRequest,
     Health,
     ResidentPrefix,
     Sampling,
-    TokenLogprob,
-    Usage,
 )
+from foreword.serving.upstream.chunk_json import adapters_of, adapters_to_json
 from foreword.serving.upstream.documents import (
-    MALFORMED,
     MANY,
     Document,
     integer,
@@ -36,7 +29,6 @@ from foreword.serving.upstream.documents import (
     number,
     number_or_none,
 )
-from foreword.serving.upstream.errors_json import error_of
 
 _DETAIL = 4000
 """Characters of what an engine says of itself."""
@@ -47,7 +39,7 @@ def request_to_json(request: GenerateRequest, now: float) -> dict[str, Any]:
     deadline, constraint = request.deadline, request.constraint
     return {
         **vars(request),
-        "adapters": _adapters_to_json(request.adapters),
+        "adapters": adapters_to_json(request.adapters),
         "sampling": asdict(request.sampling),
         "constraint": None if constraint is None else asdict(constraint),
         "deadline": None if deadline is None else deadline - now,
@@ -66,7 +58,7 @@ def request_from_bytes(data: bytes, now: float) -> GenerateRequest:
             id=read.text("id"),
             prompt=read.integers("prompt", MANY),
             tenant=read.text("tenant"),
-            adapters=_adapters(read.object("adapters")),
+            adapters=adapters_of(read.object("adapters")),
             max_tokens=integer(read, "max_tokens"),
             sampling=_sampling(read.object("sampling")),
             stop=read.texts("stop", MANY),
@@ -77,41 +69,6 @@ def request_from_bytes(data: bytes, now: float) -> GenerateRequest:
             constraint=_constraint(read),
             deadline=None if deadline is None else now + deadline,
             priority=integer(read, "priority"),
-        )
-
-
-def chunk_to_json(chunk: Chunk) -> dict[str, Any]:
-    return {
-        "id": chunk.id,
-        "index": chunk.index,
-        "text": chunk.text,
-        "tokens": chunk.tokens,
-        "adapters": _adapters_to_json(chunk.adapters),
-        "logprobs": [_logprob_to_json(each) for each in chunk.logprobs],
-        "finish": chunk.finish,
-        "usage": chunk.usage and asdict(chunk.usage),
-    }
-
-
-def chunk_from_bytes(data: bytes) -> Chunk:
-    """The chunk of a line.
-
-    Raises:
-        UsageError: it is not a chunk of this version (`engine.document`).
-        ForewordError: the line tells of this error instead.
-    """
-    with Document(data) as read:
-        if read.has("error"):
-            raise error_of(read.object("error"))
-        return Chunk(
-            id=read.text("id"),
-            index=integer(read, "index"),
-            text=read.text("text"),
-            tokens=read.integers("tokens", MANY),
-            adapters=_adapters(read.object("adapters")),
-            logprobs=tuple(_logprob(each) for each in read.objects("logprobs", MANY)),
-            finish=None if read.is_null("finish") else Finish(read.choice("finish", list(Finish))),
-            usage=None if read.is_null("usage") else _usage(read.object("usage")),
         )
 
 
@@ -181,16 +138,6 @@ def digests_from_bytes(data: bytes) -> tuple[Digest, ...]:
         return tuple(Digest.parse(text) for text in read.texts("digests", MANY))
 
 
-def _adapters_to_json(adapters: AdapterSet) -> dict[str, Any]:
-    return {"prefix": None if adapters.prefix is None else str(adapters.prefix)}
-
-
-def _adapters(read: Fields) -> AdapterSet:
-    prefix = None if read.is_null("prefix") else Digest.parse(read.text("prefix"))
-    read.done()
-    return AdapterSet(prefix)
-
-
 def _sampling(read: Fields) -> Sampling:
     sampling = Sampling(
         temperature=number(read, "temperature"),
@@ -216,49 +163,9 @@ def _constraint(parent: Fields) -> Constraint | None:
     return constraint
 
 
-def _usage(read: Fields) -> Usage:
-    usage = Usage(**{name: integer(read, name) for name in Usage.__dataclass_fields__})
-    read.done()
-    return usage
-
-
 def _resident(read: Fields) -> ResidentPrefix:
     resident = ResidentPrefix(
         Digest.parse(read.text("digest")), integer(read, "nbytes"), integer(read, "pins")
     )
     read.done()
     return resident
-
-
-def _logprob_to_json(said: TokenLogprob) -> dict[str, Any]:
-    return {
-        "token": said.token,
-        "logprob": _finite(said.logprob),
-        "others": [token for token, _ in said.alternatives],
-        "logprobs": [_finite(logprob) for _, logprob in said.alternatives],
-    }
-
-
-def _finite(logprob: float) -> float | str:
-    """JSON has no infinity, and a token may be impossible."""
-    return "-inf" if logprob == -math.inf else logprob
-
-
-def _logprob(read: Fields) -> TokenLogprob:
-    said = read.rest()
-    numbers = [said.pop("logprob", None), *_list(said.pop("logprobs", None))]
-    numbers = [-math.inf if number == "-inf" else number for number in numbers]
-    token, others = said.pop("token", None), _list(said.pop("others", None))
-    fits = (
-        all(type(number) is float for number in numbers)
-        and all(type(each) is int for each in (token, *others))
-        and len(numbers) == len(others) + 1
-        and not said
-    )
-    if not fits:
-        raise ArtifactError("expected a token's log-probabilities", code=MALFORMED)
-    return TokenLogprob(token, numbers[0], tuple(zip(others, numbers[1:], strict=True)))
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else [None]

@@ -17,7 +17,7 @@ from foreword.serving.wire.bodies import Caps, read_object
 VERSION = 1
 MALFORMED = "engine.document"
 """Code of the refusal of a document that is none."""
-CAPS = Caps(nbytes=16 << 20, openings=1 << 18, commas=1 << 22)
+CAPS = Caps(nbytes=16 << 20, openings=1 << 18, commas=1 << 22, fields=1 << 20)
 """Room for a prompt of two million tokens, or for the list of 100,000 resident prefixes."""
 _INT = 2**63
 MANY = 1 << 22

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from foreword.errors import ForewordError
 from foreword.serving.contract import Backend, Chunk, GenerateRequest
-from foreword.serving.upstream.contract_json import chunk_to_json
+from foreword.serving.upstream.chunk_json import chunk_to_json
 from foreword.serving.upstream.documents import to_bytes
 from foreword.serving.upstream.errors_json import error_to_json
 

@@ -16,6 +16,7 @@ from foreword.errors import BadRequest
 from foreword.serving.wire.limits import (
     MAX_BODY,
     MAX_DEPTH,
+    MAX_FIELDS,
     MAX_NUMBER,
     MAX_OPENINGS,
     MAX_VALUES,
@@ -31,11 +32,14 @@ class Caps:
     """Objects and lists."""
     commas: int
     """Outside texts."""
+    fields: int = MAX_FIELDS
+    """Of all objects together."""
 
 
 CLIENT = Caps(MAX_BODY, MAX_OPENINGS, MAX_VALUES)
 _BRACKETS = re.compile(r"[\[\]{}]")
-_LONG_WORD = re.compile(rf"[-+.\w]{{{MAX_NUMBER + 1}}}")
+_LONG_WORD = re.compile(rf"(?<![-+.\w])[-+.\w]{{{MAX_NUMBER + 1}}}")
+"""Begins where a word does: else each of its letters would be tried as a beginning."""
 
 
 def read_object(data: bytes, caps: Caps = CLIENT) -> dict[str, Any]:
@@ -82,6 +86,8 @@ def _check_cost(structure: str, caps: Caps) -> None:
         _too_large(f"at most {caps.openings} objects and lists", openings)
     if commas > caps.commas:
         _too_large(f"at most {caps.commas} commas", commas)
+    if (fields := structure.count(":")) > caps.fields:
+        _too_large(f"at most {caps.fields} fields", fields)
     # Checked as text: turning thousands of digits into an integer is slow on purpose-made input.
     if _LONG_WORD.search(structure):
         raise ValueError(f"a number has more than {MAX_NUMBER} characters")

@@ -8,6 +8,8 @@ MAX_DEPTH = 32
 """Levels of JSON inside each other."""
 MAX_OPENINGS = 8192
 """Objects and lists in one body."""
+MAX_FIELDS = 32_768
+"""Of all objects of one body together."""
 MAX_VALUES = 160_000
 """Commas outside texts: room for a prompt of as many token ids as fit a body."""
 MAX_NUMBER = 32

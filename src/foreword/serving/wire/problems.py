@@ -74,6 +74,7 @@ _STATUS_OF_CODE = {
     "serving.connections": 503,
     "serving.draining": 503,
     "serving.overloaded": 503,
+    "serving.prompts": 503,
     # A wrong answer was caught and thrown away: asking again at once is no remedy.
     "serving.digest_mismatch": 500,
 }

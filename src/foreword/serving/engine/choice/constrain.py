@@ -7,7 +7,7 @@ does the work (docs/decisions/0007-constrained-output.md).
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -28,11 +28,15 @@ KEPT_GRAMMARS = 64
 # Room to indent, but not for a model that writes spaces until its tokens are used up.
 _JSON_SPACE = r"[ \n\t]{1,16}"
 
+_Key = tuple[str, Constraint]
+"""A tenant and what it asked for."""
+
 _STUCK = "no token of this model can go on here"
 
 
 class Grammars:
-    """Compiles constraints for one tokenizer and keeps the latest.
+    """Compiles constraints for one tokenizer and keeps the latest, for each tenant its own: whether one
+    is kept shows in the time to a first token, and would tell what others ask.
 
     Any thread may compile, and it should not be the engine's: a new constraint takes a tenth of a
     second, a hostile one `TRIAL_SECONDS`. They are compiled one at a time.
@@ -42,37 +46,47 @@ class Grammars:
         """`vocab` is the number of logits, `ends` are the tokens that end an answer."""
         self._tokenizer, self._vocab, self._ends = tokenizer, vocab, tuple(ends)
         self._made: LLTokenizer | None = None
-        self._kept: OrderedDict[Constraint, Grammar | UsageError] = OrderedDict()
+        self._kept: OrderedDict[_Key, Grammar | UsageError] = OrderedDict()
         self._keeping, self._compiling = threading.Lock(), threading.Lock()
 
-    def compile(self, constraint: Constraint) -> Grammar:
-        """The grammar of a constraint.
+    def compile(self, constraint: Constraint, tenant: str = "default") -> Grammar:
+        """The grammar of a tenant's constraint.
 
         Raises:
             UsageError: `request.constraint`; it is too long, not understood or too complex.
             CompatibilityError: the base's tokenizer cannot be constrained.
         """
-        found = self._find(constraint)
+        key = tenant, constraint
+        found = self._find(key)
         if found is None:
             with self._compiling:
-                found = self._find(constraint) or self._keep(constraint, self._try(constraint))
+                found = self._find(key) or self._keep(key, self._try(constraint))
         if isinstance(found, UsageError):
             # A new one: an exception that is raised again would collect tracebacks.
             raise UsageError(str(found), code=found.code)
         return found
 
-    def _find(self, constraint: Constraint) -> Grammar | UsageError | None:
+    def drop_tenant(self, tenant: str) -> None:
+        """Let go all that a tenant compiled."""
         with self._keeping:
-            if constraint in self._kept:
-                self._kept.move_to_end(constraint)
-            return self._kept.get(constraint)
+            for key in [key for key in self._kept if key[0] == tenant]:
+                del self._kept[key]
 
-    def _keep(self, constraint: Constraint, result: Grammar | UsageError) -> Grammar | UsageError:
+    def _find(self, key: _Key) -> Grammar | UsageError | None:
+        with self._keeping:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: _Key, result: Grammar | UsageError) -> Grammar | UsageError:
         """Refusals are kept too: what is hostile would cost the same again."""
         with self._keeping:
-            self._kept[constraint] = result
+            self._kept[key] = result
             if len(self._kept) > KEPT_GRAMMARS:
-                self._kept.popitem(last=False)
+                # Of the tenant that keeps most: nobody drives out what others keep by asking a lot.
+                held = Counter(tenant for tenant, _ in self._kept)
+                most = max(held, key=held.__getitem__)
+                del self._kept[next(key for key in self._kept if key[0] == most)]
         return result
 
     def _try(self, constraint: Constraint) -> Grammar | UsageError:

@@ -20,6 +20,7 @@ from foreword.errors import (
     CompatibilityError,
     ForewordError,
     PrefixUnavailable,
+    StorageError,
     TrustError,
 )
 
@@ -49,6 +50,8 @@ class Failure:
     reason: str
     hope: Literal["soon", "later", "none"] = "soon"
     """Whether to try again for the same request, for one that comes later, or hardly at all."""
+    away: bool = False
+    """Nobody answered where it was to come from: others will fare the same."""
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
@@ -64,11 +67,11 @@ class Failure:
             case CompatibilityError():
                 return cls("prefix.does_not_fit_base", reason, "none")
             case TimeoutError():
-                return cls("prefix.fetch_timeout", reason, "later")
+                return cls("prefix.fetch_timeout", reason, "later", away=True)
             case MemoryError():
                 return cls("prefix.no_memory", "there is no memory left for its tensors")
             case ForewordError():
-                return cls("prefix.fetch_failed", reason)
+                return cls("prefix.fetch_failed", reason, away=isinstance(error, StorageError))
             case _:
                 # repr: a text from somebody else's code must not steer a terminal.
                 return cls("prefix.fetch_failed", f"{type(error).__name__} {reason!r}")

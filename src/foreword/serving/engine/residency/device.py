@@ -17,10 +17,37 @@ from typing import Literal
 from foreword.artifact import Digest
 from foreword.errors import EngineFailed, PrefixUnavailable
 from foreword.prefix.kv import PrefixKV
-from foreword.serving.contract import ResidentPrefix
+from foreword.serving.contract import Phase, ResidentPrefix
 from foreword.serving.engine.residency.eviction import IdleOrder
 
 Leaving = Literal["room", "operator", "forgotten"]
+Source = Literal["host", "disk", "fetch"]
+"""Where the bytes come from."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a prefix came here: from where, and when each step was over, on the engine's clock."""
+
+    source: Source
+    began: float
+    fetched: float
+    verified: float
+    roomed: float
+    landed: float
+
+    def phases(self, since: float) -> tuple[Phase, ...]:
+        """The steps that were not over at `since`, in seconds from there."""
+        steps = (
+            ("fetch", self.began, self.fetched),
+            ("verify", self.fetched, self.verified),
+            ("attach", self.roomed, self.landed),
+        )
+        return tuple(
+            Phase(name, max(0.0, start - since), end - since)
+            for name, start, end in steps
+            if end > since and end > start
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +62,8 @@ class Resident:
     version: str
     kv: PrefixKV
     nbytes: int
+    load: Load | None = None
+    """None: it was always here."""
 
     @property
     def length(self) -> int:

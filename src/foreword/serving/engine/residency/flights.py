@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
 from foreword.artifact import Digest, Manifest
 from foreword.artifact.manifest import tensor_bytes
 from foreword.prefix.kv import PrefixKV
 from foreword.serving.engine.residency.breaker import Failure
-from foreword.serving.engine.residency.device import DeviceTier
+from foreword.serving.engine.residency.device import DeviceTier, Load, Source
 from foreword.serving.engine.residency.tiers import DiskTier, HostTier
 from foreword.signing.verify import VerifiedArtifact
-
-Source = Literal["host", "disk", "fetch"]
-"""Where the bytes come from."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,9 @@ class LoadLimits:
     """Seconds."""
 
     load: float = 30.0
-    """One read or one build; what takes longer is given up."""
+    """One read from our own disk or one build; what takes longer is given up."""
+    fetch: float = 8.0
+    """One fetch, all of its blobs and their verification."""
     room: float = 10.0
     """How long a load waits for pinned prefixes to go."""
     grace: float = 1.0
@@ -100,11 +98,18 @@ class Flight:
     stage: Stage = Stage.READING
     since: float = 0.0
     """When it began to wait for room."""
+    judging: float = 0.0
+    """Seconds of that which went into trust."""
     roomed: float = 0.0
     """When it had room."""
     reserved: int = 0
     found: Found | None = None
     built: Built | None = None
+
+    def load(self, now: float) -> Load:
+        """How it came, if it lands now."""
+        fetched = max(self.began, self.since - self.judging)
+        return Load(self.source, self.began, fetched, self.since, self.roomed, now)
 
     def phases(self, now: float) -> dict[str, float]:
         """Where the time went until now, when it lands: bytes and trust, memory, tensors and probe."""

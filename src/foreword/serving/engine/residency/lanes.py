@@ -100,6 +100,11 @@ class Lane(Generic[Ticket, Result]):
                 reason = f"{len(self._lost)} earlier ones hang"
                 yield Outcome(self._waiting.popleft().ticket, None, TimeoutError(reason))
 
+    def drop(self) -> Iterator[Ticket]:
+        """Give up what has not begun."""
+        while self._waiting:
+            yield self._waiting.popleft().ticket
+
     def close(self) -> None:
         """Forget what has not begun; what runs ends unheard, and with it its thread."""
         self._waiting.clear()

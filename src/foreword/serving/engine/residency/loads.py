@@ -9,7 +9,7 @@
 READING and BUILDING run on threads (`lanes.py`); every change of state is the engine thread's. A flight
 that is cancelled is taken out of the table, and whatever its thread still brings finds nobody.
 
-Not in the budget is what an artifact itself takes up on its way: at most `2 * workers` of them being read
+Not in the budget is what an artifact itself takes up on its way: at most `5 * workers` of them being read
 or waiting for room, as many bytes again as are reserved, and `_MOST_UNWRITTEN` on their way to the disk.
 """
 
@@ -42,6 +42,8 @@ from foreword.serving.engine.residency.tiers import HostCopy
 
 _MOST_UNWRITTEN = 8
 """Copies that wait for a slow disk; more are not kept."""
+_FETCHES = 4
+"""Fetches for each worker: they wait more than they work, and some for what never comes."""
 _MOST_PROVED = 100_000
 """Digests; forgetting one costs no more than another probe."""
 
@@ -61,7 +63,7 @@ class Loads:
         self._base, self._tiers, self._limits = base, tiers, limits
         self._bring = Bringing(base, fetch)
         # Apart, so that a store that is down keeps nobody from what lies on our own disk.
-        self._fetches: Lane[Flight, Found | None] = Lane("fetch", workers, limits.load, woken)
+        self._fetches: Lane[Flight, Found | None] = Lane("fetch", _FETCHES * workers, limits.fetch, woken)
         self._reads: Lane[Flight, Found | None] = Lane("read", workers, limits.load, woken)
         self._builds: Lane[Flight, Built] = Lane("build", workers, limits.load, woken)
         self._writes: Lane[Digest, object] = Lane("write", 1, limits.load, woken)
@@ -81,6 +83,20 @@ class Loads:
     def reserved(self) -> int:
         """Bytes set aside for what is being built or proved."""
         return sum(flight.reserved for flight in self._flights.values())
+
+    def is_far(self, digest: Digest) -> bool:
+        """Whether a load would have to fetch it, and none is under way."""
+        host, disk = self._tiers.host, self._tiers.disk
+        near = (host is not None and digest in host) or (disk is not None and digest in disk)
+        return not near and digest not in self._flights
+
+    def give_up_fetches(self, failure: BaseException) -> list[Landing]:
+        """Fail every fetch that has not begun."""
+        return [
+            self._failed(flight, failure)
+            for flight in self._fetches.drop()
+            if self._flights.get(flight.digest) is flight
+        ]
 
     def depart(self, digest: Digest, now: float, *, asked: bool) -> None:
         """Begin a load, or join the one there is."""
@@ -164,6 +180,7 @@ class Loads:
 
     def _arrived(self, flight: Flight, found: Found, now: float) -> None:
         flight.found, flight.stage, flight.since = found, Stage.ROOM, now
+        flight.judging = 0.0 if isinstance(found.tensors, PrefixKV) else found.tensors.seconds
 
     def _keep_copy(self, flight: Flight) -> None:
         disk, found = self._tiers.disk, flight.found
@@ -255,8 +272,9 @@ class Loads:
         self._remember_proof(flight.digest)
         manifest = found.manifest
         resident = Resident(
-            flight.digest, manifest.name, manifest.version, built.device, found.nbytes
-        )
+            flight.digest, manifest.name, manifest.version, built.device, found.nbytes,
+            flight.load(now),
+        )  # fmt: skip
         self._tiers.device.admit(resident, now + self._limits.grace if flight.asked else None)
         if self._tiers.host is not None:
             self._tiers.host.put(flight.digest, found.nbytes, HostCopy(manifest, built.host))

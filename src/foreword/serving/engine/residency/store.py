@@ -9,7 +9,8 @@ A digest has one load at a time, however many requests want it. Invariants:
 - a resident has the digest it is asked by, was vouched for, compared with the base, and its probe came
   out in this process, on this base
 - its bytes were reserved before its tensors were built, and nothing in use was evicted for them
-- the failure of one digest changes nothing for another
+- the failure of one digest changes nothing for another; only where nobody answered, what would have to
+  be fetched from there is refused for a moment (circuit.py)
 - nothing here waits: whatever may take long runs on threads, and every state is the engine thread's
 """
 
@@ -27,6 +28,12 @@ from foreword.prefix.base_model import BaseModel
 from foreword.serving.contract import ResidentPrefix
 from foreword.serving.engine.residency.breaker import Breaker, BreakerRules, Failure, after_failure
 from foreword.serving.engine.residency.bringing import Fetch
+from foreword.serving.engine.residency.circuit import (
+    Circuit,
+    CircuitRules,
+    after_departure,
+    after_fetch,
+)
 from foreword.serving.engine.residency.device import DeviceTier, Resident, require
 from foreword.serving.engine.residency.flights import Landing, LoadLimits, Tiers
 from foreword.serving.engine.residency.loads import Loads
@@ -110,6 +117,7 @@ class PrefixStore:
         self._rules, self._rng = rules or BreakerRules(), rng or random.Random()
         self._told, self._clock = told, clock
         self._breakers: dict[Digest, Breaker] = {}
+        self._circuit, self._circuit_rules = Circuit(), CircuitRules()
         self._failures: Counter[str] = Counter()
         self._prefetch_from = self._list_from = float("-inf")
 
@@ -128,7 +136,8 @@ class PrefixStore:
         """
         resident = self._device.find(digest)
         if resident is None and self._may_load(digest, now):
-            self._loads.depart(digest, now, asked=True)
+            if not self._depart(digest, now, asked=True):
+                raise self._circuit.refusal(digest.short, now)
         elif resident is None and (breaker := self._breakers[digest]).refuses:
             raise breaker.refusal(digest.short, now)
         return resident
@@ -155,7 +164,7 @@ class PrefixStore:
     def collect(self, now: float) -> list[Digest]:
         """Take over what the threads have brought; gives what became resident. Once each step."""
         ready = []
-        for landing in self._loads.collect(now):
+        for landing in self._landings(now):
             self._told(_loaded(landing, self._clock()))
             if landing.failure is None:
                 self._breakers.pop(landing.digest, None)
@@ -175,7 +184,7 @@ class PrefixStore:
             return
         for digest in digests:
             if self._device.find(digest) is None and self._may_load(digest, now):
-                self._loads.depart(digest, now, asked=False)
+                self._depart(digest, now, asked=False)
 
     @property
     def loading(self) -> bool:
@@ -264,6 +273,28 @@ class PrefixStore:
         left, self._device.left = self._device.left, []
         for digest, reason in left:
             self._told(PrefixEvicted(self._clock(), str(digest), reason))
+
+    def _depart(self, digest: Digest, now: float, *, asked: bool) -> bool:
+        """Begin a load; False if it would have to be fetched and nobody is there."""
+        if self._loads.is_far(digest):
+            if not self._circuit.lets_through(now):
+                return False
+            self._circuit = after_departure(self._circuit, now, self._circuit_rules)
+        self._loads.depart(digest, now, asked=asked)
+        return True
+
+    def _landings(self, now: float) -> list[Landing]:
+        """What has landed; once nobody is there, also what has not begun to be fetched."""
+        landings, was_open = self._loads.collect(now), self._circuit.is_open
+        for landing in landings:
+            if landing.source == "fetch":
+                self._circuit = after_fetch(
+                    self._circuit, landing.digest, landing.failure, now, self._circuit_rules
+                )
+        if self._circuit.last is not None and not was_open:
+            reason = TimeoutError(self._circuit.last.reason)
+            landings += self._loads.give_up_fetches(reason)
+        return landings
 
     def _may_load(self, digest: Digest, now: float) -> bool:
         breaker = self._breakers.get(digest)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,6 @@ class _Pattern:
         return True
 
 
-@lru_cache(maxsize=256)
 def _borders(text: str) -> tuple[int, ...]:
     """For each prefix of `text` the length of its longest proper prefix that also is its suffix."""
     borders = [0]

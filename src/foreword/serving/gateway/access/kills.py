@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from foreword.artifact import Digest
-from foreword.errors import ArtifactError, UsageError
+from foreword.errors import ArtifactError, PrefixUnavailable, UsageError
 from foreword.registry.references import ByAlias, parse_reference
 from foreword.serving.gateway.access.words import refuse, require_line, require_moment
 
@@ -39,3 +39,10 @@ def require_target(target: str) -> None:
 def targets_of(name: str, version: str, digest: Digest) -> tuple[str, ...]:
     """Every way in which a version may be killed, the widest first."""
     return name, f"{name}@{version}", str(digest)
+
+
+def killed(name: str, version: str) -> PrefixUnavailable:
+    """What whoever asks for a killed version is told. The reason is for the operator."""
+    return PrefixUnavailable(
+        f"{name}@{version} is switched off; ask whoever runs this service", code="prefix.killed"
+    )

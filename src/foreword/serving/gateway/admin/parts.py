@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from foreword.serving.contract import PrefixHost
 from foreword.serving.gateway.access.store import AccessStore
 from foreword.serving.gateway.routing.table import ReleaseTable
+from foreword.telemetry.usage import Usage
 
 
 class SeesReleases(Protocol):
@@ -37,6 +38,6 @@ class AdminParts:
     host: PrefixHost | None = None
     drain: Callable[[], None] | None = None
     """Take no new requests, finish those that are there, and stop."""
-    usage: Callable[[], Any] | None = None
-    """What tenants have used so far, as JSON-able values."""
+    usage: Callable[[], Usage] | None = None
+    """What tenants have used so far."""
     now: Callable[[], datetime] = _now

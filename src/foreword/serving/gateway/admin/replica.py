@@ -7,12 +7,14 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
+from pydantic import AwareDatetime
 
 from foreword.artifact import Digest
 from foreword.errors import NotFound
 from foreword.serving.gateway.admin.bodies import PrefetchBody
 from foreword.serving.gateway.admin.parts import AdminParts
 from foreword.serving.gateway.routing.table import Named
+from foreword.telemetry.usage import Total
 
 _Part = TypeVar("_Part")
 
@@ -49,9 +51,13 @@ def router(parts: AdminParts) -> APIRouter:
         return {"state": "draining"}
 
     @routes.get("/usage")
-    def usage() -> dict[str, Any]:
-        """What tenants have used so far."""
-        return {"usage": _here(parts.usage, "usage")()}
+    def usage(tenant: str | None = None, since: AwareDatetime | None = None) -> dict[str, Any]:
+        """What was used through this replica, by tenant and prefix; from the hour of `since` on."""
+        used = _here(parts.usage, "usage")()
+        return {
+            "usage": [_total(each) for each in used.totals(tenant, since)],
+            "damaged_lines": used.damaged,
+        }
 
     return routes
 
@@ -60,6 +66,12 @@ def _here(part: _Part | None, name: str) -> _Part:
     if part is None:
         raise NotFound(f"this process has no {name} to show or change", code="admin.not_here")
     return part
+
+
+def _total(total: Total) -> dict[str, Any]:
+    told = {"tenant": total.tenant, "prefix": total.prefix, **asdict(total.counts)}
+    seconds, cost = round(total.counts.seconds, 3), str(total.counts.cost)
+    return {**told, "seconds": seconds, "cost": cost, "currency": total.currency}
 
 
 def _release(named: Named) -> dict[str, Any]:

@@ -53,5 +53,5 @@ def edge(
     bodies = Bodies(overload, settings)
     gate = Gate(bodies)
     doors = Doors(gate, app, believe, settings)
-    stamp = Stamp(doors, settings.methods, refused, lambda: gate.draining)
+    stamp = Stamp(doors, refused, lambda: gate.draining)
     return Edge(app, settings, refused, stamp, gate, bodies, overload)

@@ -35,13 +35,11 @@ class Doors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Raises:
-            UsageError: the path is not plain, the method is not offered, or there are several keys.
+            UsageError: the path is not plain, or there are several keys.
             AuthError: `believe` does not know the key, or there is none.
         """
         if not is_plain(scope["raw_path"], scope["path"], self.settings.named):
             raise refusals.path()
-        if scope["method"] not in self.settings.methods:
-            raise refusals.method(self.settings.methods)
         if scope["raw_path"].decode("ascii") in self.settings.open:
             await self.lobby(_inner(scope), receive, send)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from foreword.errors import DeadlineExceeded, ForewordError, Overloaded, UsageError
@@ -13,7 +13,6 @@ from foreword.serving.wire.problems import Problem, problem
 
 SAFE_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 """Answers belong to one key and are JSON or an event stream, whatever a browser may think."""
-METHOD = "request.method"
 
 
 def bad_head() -> ForewordError:
@@ -51,10 +50,6 @@ def path() -> ForewordError:
         "dotted or escaped parts; write it plainly",
         code="request.path",
     )
-
-
-def method(allowed: Sequence[str]) -> ForewordError:
-    return UsageError(f"expected one of the methods {', '.join(allowed)}, got another", code=METHOD)
 
 
 def authorization() -> ForewordError:

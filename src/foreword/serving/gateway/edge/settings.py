@@ -38,7 +38,6 @@ class EdgeSettings(BaseModel):
     """Bodies of all requests together, from their first byte to the end of the answer."""
     requests: Count = 1_024
     """Being worked on at once, streams included."""
-    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
     open: tuple[str, ...] = ("/livez",)
     """Paths that need no key, compared with the bytes of the request line."""
     named: tuple[str, ...] = ("/v1/models/",)

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from foreword.errors import ForewordError
@@ -39,7 +39,6 @@ class Stamp:
     """The outermost middleware: whatever the others raise is told here, and counted."""
 
     app: App
-    methods: Sequence[str]
     refused: Refused
     closing: Callable[[], bool]
     """Whether connections end after their answer."""
@@ -58,8 +57,6 @@ class Stamp:
 
     async def _refuse(self, scope: Scope, call: _Call, error: Exception) -> tuple[str, int]:
         more = {}
-        if getattr(error, "code", "") == refusals.METHOD:
-            more["allow"] = ", ".join(self.methods)
         if has_body(scope["headers"]) and not call.read:
             more["connection"] = "close"
         return await refusals.refuse(call.send, error, more)

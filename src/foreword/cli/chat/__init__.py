@@ -1,0 +1,1 @@
+"""`foreword chat`, at a terminal or in a pipe."""

@@ -1,0 +1,1 @@
+"""A conversation with one prefix or two, without a terminal."""

@@ -1,0 +1,1 @@
+"""A bounded load on a server, and what came of it."""

@@ -1,0 +1,1 @@
+"""What a running server says about itself on its operator's port."""

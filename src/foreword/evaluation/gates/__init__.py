@@ -1,0 +1,1 @@
+"""Gates: scorecards and a policy become a verdict that states its own error rates."""

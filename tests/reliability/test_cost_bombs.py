@@ -1,0 +1,84 @@
+"""R20: no request within the limits costs much, and nobody else notices it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+
+from tests.gateway.edge_server import until
+from tests.reliability.bombs import CHAT, Bomb, bombs
+from tests.reliability.front_alone import Alone, front_alone
+from tests.reliability.report import LONG, Goals
+from tests.reliability.slow_clients import Good
+
+pytestmark = pytest.mark.reliability("R20")
+
+CPU, LAG, GROWTH = 0.2, 0.05, 32 << 20
+STORM = 60 if LONG else 5
+MIB = 1 << 20
+
+
+def cost(front: Alone, bomb: Bomb) -> float:
+    """Seconds of CPU that the server takes for it, the asking included."""
+    before = front.facts()["cpu"]
+    answer = front.post(bomb.path, bomb.body)
+    if answer.status not in (200, 400, 413):
+        raise RuntimeError(f"{bomb.name}: {answer.status} {answer.body[:200]!r}")
+    spent: float = front.facts()["cpu"] - before
+    return spent
+
+
+def test_no_request_costs_much(goals: Goals) -> None:
+    made = list(bombs())
+    with front_alone({}) as front:
+        for bomb in made[:2]:  # what is made once is no request's
+            front.post(bomb.path, bomb.body)
+        before = front.facts()["rss"]
+        costs = {bomb.name: min(cost(front, bomb) for _ in range(2)) for bomb in made}
+        grown = front.facts()["rss"] - before
+    dearest = max(costs, key=lambda name: costs[name])
+    goals.goal(f"the dearest request ({dearest}) takes at most 200 ms of CPU; in milliseconds",
+               value=1000 * costs[dearest], passed=costs[dearest] <= CPU, count=len(made))  # fmt: skip
+    goals.goal("the process grows by at most 32 MiB", value=grown / MIB, passed=grown <= GROWTH,
+               count=2 * len(made))  # fmt: skip
+
+
+def test_nobody_waits_for_somebody_elses(goals: Goals) -> None:
+    made, sent, done = list(bombs()), itertools.count(), threading.Event()
+    with front_alone({}) as front:
+        good = Good(front)
+
+        def throw(first: int) -> None:
+            for bomb in itertools.islice(itertools.cycle(made), first, None):
+                if done.is_set():
+                    return
+                front.post(bomb.path, bomb.body)
+                next(sent)
+
+        throwers = [threading.Thread(target=throw, args=(first,)) for first in (0, len(made) // 2)]
+        with good.asking(2):
+            for each in throwers:
+                each.start()
+            time.sleep(STORM)
+            lag = front.facts()["lag_p99"]
+            done.set()
+            for each in throwers:
+                each.join(20)
+        until(lambda: front.facts()["running"] == 0)
+    count = next(sent)
+    goals.goal("the event loop is late by at most 50 ms at the 99th percentile; in milliseconds",
+               value=1000 * lag, passed=lag <= LAG, count=count)  # fmt: skip
+    goals.goal("answers of good clients that were not whole", value=good.failed,
+               passed=not good.failed and bool(good.times), count=len(good.times))  # fmt: skip
+
+
+def test_a_server_that_reads_whatever_comes_is_found_out(goals: Goals) -> None:
+    """With the look at the length of a prompt taken out, a bomb goes off: the clock is not blind."""
+    dear = next(bomb for bomb in bombs() if bomb.path == CHAT and "digits" in bomb.name)
+    with front_alone({}, reads_anything=True) as front:
+        spent = cost(front, dear)
+    goals.goal("without that look a prompt takes more than 200 ms of CPU; in milliseconds",
+               value=1000 * spent, passed=spent > CPU, count=1)  # fmt: skip
