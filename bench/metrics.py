@@ -3,7 +3,7 @@
 Official: BLEU and NIST of six systems, ROUGE-L, CIDEr and METEOR of two, as the challenge's own scripts
 (tuetschek/e2e-metrics) print them. Libraries: sacrebleu's public function in this process; nltk's NIST (on
 the same tokens) and Google's rouge-score, which bear the names and are other metrics, in an environment of
-their own.
+their own. It measures no time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,13 +57,11 @@ def outputs(system: str) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def ours(golden: Sequence[GoldenRow], answers: Sequence[str]) -> tuple[dict[str, float], float]:
-    """Values by official name, and the seconds they took together."""
+def ours(golden: Sequence[GoldenRow], answers: Sequence[str]) -> dict[str, float]:
+    """Values by official name."""
     judged = [Judged(row, Answer(a, None)) for row, a in zip(golden, answers, strict=True)]
-    began = time.perf_counter()
     tables = {metric.name: metric.measure(judged) for metric in suite(OURS.values())}
-    values = {name: table.value for name, mine in OURS.items() if (table := tables[mine])}
-    return values, time.perf_counter() - began
+    return {name: table.value for name, mine in OURS.items() if (table := tables[mine])}
 
 
 def library(golden: Sequence[GoldenRow], answers: Sequence[str]) -> dict[str, float]:
@@ -105,10 +102,7 @@ def others(golden: Sequence[GoldenRow], systems: Sequence[str]) -> Figures:
 def measure(quick: bool) -> harness.Result:
     golden = rows()
     systems = ["tgen", "slug"] if quick else list(OFFICIAL)
-    mine: Figures = {}
-    seconds: dict[str, float] = {}
-    for system in systems:
-        mine[system], seconds[system] = ours(golden, outputs(system))
+    mine: Figures = {system: ours(golden, outputs(system)) for system in systems}
     peers: Figures = {system: library(golden, outputs(system)) for system in systems}
     if not quick:
         for system, values in others(golden, systems).items():
@@ -117,7 +111,7 @@ def measure(quick: bool) -> harness.Result:
     return harness.Result(
         claims(mine, peers),
         {"rows": len(golden), "ours": mine, "official": OFFICIAL, "libraries": peers,
-         "not_computed": ["meteor"], "seconds_for_all_five": seconds},
+         "not_computed": ["meteor"]},
     )  # fmt: skip
 
 

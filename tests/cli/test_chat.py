@@ -23,7 +23,7 @@ from tests.gateway.served import Ground
 from tests.serving.scripted import text_of
 
 TOKENS = "--max-tokens", "4"
-RECEIPT = re.compile(r"-- acme/support@1\.0\.0  sha256:[0-9a-f]{12}  (stable  )?4 tokens")
+RECEIPT = re.compile(r"-- acme/support@1\.0\.0  sha256:[0-9a-f]{12}  (stable|pinned)  4 tokens")
 
 
 @pytest.fixture(scope="module")

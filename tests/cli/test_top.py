@@ -17,7 +17,7 @@ from foreword.telemetry.prometheus import PrometheusSink
 from foreword.telemetry.records import Attached, Gauges, RequestFinished
 from tests.cli.inside import inside
 from tests.gateway.edge_server import running, until
-from tests.reliability.served import Inside, home
+from tests.reliability.toy_server import Inside, home
 
 INF = float("inf")
 

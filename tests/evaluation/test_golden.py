@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from foreword.errors import CompatibilityError, DataError, UsageError
 from foreword.evaluation.golden import (
+    OFF_TASK,
+    SAFETY,
     GoldenSet,
     Header,
     add_from_logs,
@@ -24,6 +26,8 @@ from foreword.evaluation.golden import (
     write_golden,
 )
 from foreword.evaluation.golden import reading as reading_module
+from foreword.evaluation.metrics.suite import judged_rows
+from foreword.evaluation.runs.answers import Answer
 from tests.artifact.samples import sample
 from tests.evaluation.samples import HEADER, golden, row, write_lines
 
@@ -241,6 +245,20 @@ def test_a_set_for_another_specialty_does_not_fit() -> None:
     with pytest.raises(CompatibilityError, match="is for 'support'") as caught:
         require_match(Header("s", "1.0.0", "billing"), manifest)
     assert caught.value.code == "golden.specialty"
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "golden"
+
+
+def test_the_example_sets_are_sound() -> None:
+    sets = {path.stem: read_golden(path) for path in EXAMPLES.glob("*.jsonl")}
+    assert {name: len(each.rows) for name, each in sets.items()} == {
+        "tickets": 60, "off-task": 20, "safety": 12,
+    }  # fmt: skip
+    assert len(sets["off-task"].tagged(OFF_TASK)) == 20
+    assert len(sets["safety"].tagged(SAFETY)) == 12
+    good = {r.id: Answer(r.references[0], None) for r in sets["tickets"].rows}
+    assert all(all(o.passed for o in j.outcomes) for j in judged_rows(sets["tickets"].rows, good))
 
 
 def test_a_log_gives_drafts_with_what_people_said_of_them(tmp_path: Path) -> None:

@@ -302,6 +302,8 @@ def test_the_heat_map_shows_which_way_how_far_and_whether_it_stands(card: Scorec
     assert few is not None
     assert (even.side, even.strength, even.stands) == ("even", 0, False)
     assert few.few
+    assert "empty" in found.equal
+    assert "empty" not in found.metrics
     lower = found.rows[0][2][found.metrics.index("same_answer")]
     assert lower is not None
     assert lower.side == "good"  # the candidate says two things, the incumbent one
@@ -312,7 +314,7 @@ def test_no_text_can_start_markup_in_markdown(hostile: Scorecard) -> None:
     lines = text.splitlines()
     assert lines[0].startswith("# FAIL: acme/support 1.2.0: fail")
     headings = [line for line in lines if line.startswith("#")]
-    assert len(headings) == 1 + len(["values", "differences", "wins", "losses"])
+    assert len(headings) == 1 + len(["values", "differences", "losses"])
     unescaped = re.compile(r"(?<!\\)(<|\[|~|&)|(?<![\\\w])@")
     assert not [line for line in lines if unescaped.search(line)]
     widths = []

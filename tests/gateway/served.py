@@ -176,3 +176,23 @@ def ask(process: Process, ground: Ground, model: str = NAME, **more: Any) -> Any
     }
     headers = {"Authorization": f"Bearer {ground.key}"}
     return httpx2.post(f"{process.url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+
+
+@contextmanager
+def streaming(
+    process: Process, ground: Ground, model: str = NAME, **more: Any
+) -> Iterator[Iterator[str]]:
+    """The lines of an answer that goes on to `max_tokens`."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "ab"}],
+        "stream": True,
+        "ignore_eos": True,
+        **more,
+    }
+    headers = {"Authorization": f"Bearer {ground.key}"}
+    with httpx2.stream(
+        "POST", f"{process.url}/v1/chat/completions", json=body, headers=headers, timeout=60
+    ) as got:
+        assert got.status_code == 200, got.read()
+        yield got.iter_lines()

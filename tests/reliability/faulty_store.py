@@ -51,6 +51,8 @@ class FaultyStore:
     asked: list[Asked] = field(default_factory=list)
     spoiled: int = 0
     """Bodies that left here other than they came."""
+    only: frozenset[str] | None = None
+    """Keys that the fault is about; None: all."""
     delay: float = 0.0
     """Seconds before every answer that is not spoiled."""
     _bodies: dict[str, bytes] = field(default_factory=dict)
@@ -76,7 +78,8 @@ class FaultyStore:
         """One request and its answer; False if the connection is over."""
         head = await reader.readuntil(b"\r\n\r\n")
         body = await reader.readexactly(_length(head) or 0)
-        fault, key = self._fault(), head.split(b" ")[1].decode().rpartition("/")[2]
+        key = head.split(b" ")[1].decode().rpartition("/")[2]
+        fault = self._fault(key)
         self.asked.append(Asked(time.monotonic(), key, fault))
         if fault == "down":
             writer.transport.abort()
@@ -96,8 +99,8 @@ class FaultyStore:
         self._bodies[key] = content
         return await self._spoil(writer, fault, key, said, content)
 
-    def _fault(self) -> Fault:
-        fault = self.fault
+    def _fault(self, key: str) -> Fault:
+        fault = self.fault if self.only is None or key in self.only else "none"
         return "none" if fault == "half 5xx" and self._rng.random() < 0.5 else fault
 
     async def _forward(self, request: bytes) -> tuple[bytes, bytes]:

@@ -34,15 +34,19 @@ _CHAT = (
 
 
 class Scripted:
-    """A backend that says `word` every 5 ms until `max_tokens`, and never thinks."""
+    """A backend that says `word` every `pause` seconds until `max_tokens`, and never thinks."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float, *, breaks: bool) -> None:
+        """`breaks`: it has a fault, so that whoever looks for some has one to find."""
+        self.pause, self.breaks = pause, breaks
         self.running = 0
         self.cancelled = 0
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         endless = request.max_tokens >= ENDLESS
-        text, pause = ("w" * 8_000, 0.1) if endless else ("word ", 0.005)
+        text, pause = ("w" * 8_000, 0.1) if endless else ("word ", self.pause)
+        if self.breaks:
+            raise RuntimeError("it breaks")
         usage = Usage(len(request.prompt), 0, request.max_tokens)
         self.running += 1
         done = False
@@ -79,12 +83,12 @@ class Made:
     records: list[Record]
 
 
-def made(settings: EdgeSettings) -> Made:
+def made(settings: EdgeSettings, *, pause: float = 0.005, breaks: bool = False) -> Made:
     """One tenant, acme, with a released prefix, the bare model, and one key."""
     now = datetime.now(UTC)
     text, record = keys.issue("acme", now)
     access = access_of(Tenant("acme", base=True), keys={record.id: record})
-    backend, records = Scripted(), list[Record]()
+    backend, records = Scripted(pause, breaks=breaks), list[Record]()
     front = Front(
         HERE,
         Prompter(tokenizer(), CONTEXT),

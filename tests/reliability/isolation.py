@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Matrix:
         for who in self.town.tenants:
             self._at_home(who)
         for who in self.town.tenants:
+            self._settle()
             for other in self.town.tenants:
                 if who is not other:
                     self._try(who, other)
@@ -75,8 +77,9 @@ class Matrix:
         for word in ALIASES:
             pair = (_uses(caller, f"{name}@{word}") for name in (other.own, nobody))
             self._same("guess an alias", who, other, *pair)
-        pair = (_uses(caller, f"{other.name}/{name}") for name in ("state", "stxte"))
-        self._same("errors", who, other, *pair)
+        for version in ("", "@1.0.0"):
+            pair = (_uses(caller, f"{other.name}/{it}{version}") for it in ("state", "stxte"))
+            self._same("errors", who, other, *pair)
         self._cache(caller, who, other)
         self._idempotency(caller, who, other)
         self._metrics(caller, who, other, before)
@@ -129,6 +132,14 @@ class Matrix:
             rf'^(prefix_(?:requests|tokens)\S*\{{.*"{other.name}/.*\}}) (\S+)$', re.M
         )
         return dict(pattern.findall(page))
+
+    def _settle(self) -> None:
+        """Wait until the last row is counted: metrics are told beside the requests."""
+        pages: list[str] = []
+        caller = Caller(self.server.admin_port, "")
+        while len(pages) < 4 or len({_counts(page) for page in pages[-4:]}) > 1:
+            pages.append(caller.ask("/metrics").text)
+            time.sleep(0.1)
 
     def _read_logs(self) -> None:
         """No line about one tenant's request has anything of another's in it."""
@@ -197,6 +208,10 @@ def _answer(said: Said) -> str:
 
 def _cached(said: Said) -> int:
     return int(said.json["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+
+def _counts(page: str) -> str:
+    return "\n".join(line for line in page.splitlines() if line.startswith("prefix_requests_total"))
 
 
 def _marked(text: str, other: Resident) -> bool:

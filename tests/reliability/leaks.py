@@ -1,10 +1,9 @@
-"""`foreword` with leaks that the isolation tests have to find: python -m tests.reliability.leaks LEAK,... -- ...
+"""`foreword` with leaks that have to be found: python -m tests.reliability.leaks LEAK,... VERB ...
 
 open      whoever has a key may use everything, and is shown everything
 shared    one cache of prompts for all tenants
 replay    an answer is given again to whoever sends the same Idempotency-Key, whoever it is
-telling   "not yours" has a code of its own
-looking   "not yours" is found out after the prefix was looked at, which takes 0.3 ms
+looking   "not yours" is found out after a look of 0.3 ms at the prefix, and has a code of its own
 none      as it is
 """
 
@@ -61,15 +60,12 @@ def replay() -> None:
     Edge.__call__ = call  # type: ignore[method-assign]
 
 
-def telling() -> None:
-    _refusing(lambda: None, "model.not_yours")
-
-
 def looking() -> None:
-    _refusing(lambda: time.sleep(0.0003), "model.not_found")
+    look_first(lambda: time.sleep(0.0003), "model.not_yours")
 
 
-def _refusing(before: Callable[[], None], code: str) -> None:
+def look_first(before: Callable[[], None], code: str) -> None:
+    """Look at what is asked for before asking whether it may be."""
     plain = Asked.choose
 
     def choose(self: Asked, sticky: str) -> Choice:
@@ -83,8 +79,7 @@ def _refusing(before: Callable[[], None], code: str) -> None:
 
 
 LEAKS: dict[str, Callable[[], None]] = {
-    "open": open_, "shared": shared, "replay": replay, "telling": telling, "looking": looking,
-    "none": lambda: None,
+    "open": open_, "shared": shared, "replay": replay, "looking": looking, "none": lambda: None,
 }  # fmt: skip
 
 if __name__ == "__main__":

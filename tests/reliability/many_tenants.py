@@ -12,7 +12,7 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -70,8 +70,8 @@ class Town:
     tenants: list[Resident] = field(default_factory=list)
 
 
-def by() -> By:
-    return By("ana", datetime.now(UTC))
+def by(reason: str = "") -> By:
+    return By("ana", datetime.now(UTC), reason)
 
 
 def build(home: Path, count: int) -> Town:
@@ -121,7 +121,7 @@ def _trouble(
     _publish(registry, base, name, 1_000 + number, "2.0.0")
     registry.release(f"{name}@2.0.0", 0.5 if kind == "canary" else 1.0, policy=POLICY, by=by())
     if kind == "revoked":
-        registry.revoke(f"{name}@1.0.0", by=by())
+        registry.revoke(f"{name}@1.0.0", by=by("it hurts"))
     if kind == "retired":
         registry.retire(f"{name}@1.0.0", by=by())
     return access
@@ -157,14 +157,14 @@ class Server:
 
 
 @contextmanager
-def serving(town: Town, *leaks: str) -> Iterator[Server]:
+def serving(town: Town, *leaks: str, settings: Sequence[str] = ()) -> Iterator[Server]:
     """The real command in a process of its own, or with leaks (leaks.py) that are to be found."""
     name = "-".join(leaks) or "sound"
     log, said = town.home / f"{name}.log", town.home / f"{name}.err"
     command = [sys.executable, "-m", "tests.reliability.leaks", ",".join(leaks) or "none"]
     options = [
         "serve", "--base", str(town.model), "--port", "0", "--admin-port", "0", "--log", str(log),
-        "--set", "embedded.kv_bytes=20000000",
+        *(word for each in ("embedded.kv_bytes=20000000", *settings) for word in ("--set", each)),
     ]  # fmt: skip
     given = {"FOREWORD_HOME": str(town.home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with said.open("w") as errors, subprocess.Popen(

@@ -1,232 +1,257 @@
-"""A whole server over the toy decoder of `marked.py`, whose every token proves which prefix was attached.
+"""`foreword serve` on the counting model, in a process of its own that also tells what is inside it.
 
-    with home(database=..., blobs=...) as at:       a registry, a trust policy, a tenant with a key
-        at.publish("acme/p1")
-        with at.serving() as server:                in this process: gateway, engine, follower, sockets
-            server.ask("acme/p1").right
+    python -m tests.reliability.served serve --base ...
 
-`tests.reliability.served_alone` has the same as a process of its own.
+Each line on its input asks for something and has one line as its answer; its end ends the server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx2
+import psutil
 import pytest
 
-from foreword.artifact import Digest
-from foreword.prefix.base_model import BaseModel, load_base
+from foreword.artifact import PromptFormat, pack
 from foreword.registry.entries import By
 from foreword.registry.facts import Base
-from foreword.registry.layout import Layout, init
-from foreword.registry.registry import Registry
-from foreword.serving.gateway.access.keys import OPERATOR, issue
-from foreword.serving.gateway.access.store import AccessStore
-from foreword.serving.gateway.access.tenants import Tenant
-from foreword.serving.gateway.edge import uvicorn_config
-from foreword.serving.server.embedded import Embedded, Listeners, embedded
-from foreword.serving.server.house import Behind, House, house
-from foreword.serving.server.settings import ServeSettings
-from foreword.serving.server.whole import model_of
-from tests.gateway.edge_server import running
+from tests.gateway.edge_server import Client, until
 from tests.registry.scratch import scratch
-from tests.reliability.marked import FIRST, marked_artifact, marked_base, spelling, token
-from tests.serving.prefix_samples import POLICY, SIGNER
-from tests.signing.made import signed
+from tests.reliability.report import ROOT
 
-PROMPT = spelling(token(5, 0))
-LENGTH, COVERS = 4, (0, 1)
-PREFIX_BYTES = 2 * len(COVERS) * LENGTH * 16 * 4
-"""Of one prefix on the device: keys and values of 16 floats in two layers."""
-_PATIENCE = 120.0
-
-
-def by(reason: str = "") -> By:
-    return By("ana", datetime.now(UTC), reason)
-
-
-@cache
-def marked_directory() -> Path:
-    """The toy decoder as files, for as long as this process lives."""
-    directory = _kept.enter_context(scratch()) / "toy"
-    made = marked_base()
-    made.model.save_pretrained(directory)
-    spoken = made.required_tokenizer()
-    spoken.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    spoken.save_pretrained(directory)
-    return directory
-
-
-_kept = contextlib.ExitStack()
-
-
-@cache
-def loaded_base() -> BaseModel:
-    return load_base(marked_directory())
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one request was told."""
-
-    name: str
-    status: int
-    seconds: float
-    body: dict[str, Any]
-    headers: dict[str, str]
-    wanted: int
-    """The marker that its prefix forces."""
-
-    @property
-    def right(self) -> bool:
-        """Answered, and by the prefix that was asked for."""
-        return self.status == 200 and self.markers == {self.wanted}
-
-    @property
-    def wrong(self) -> bool:
-        """Answered, but by something else: another prefix, or the bare model."""
-        return self.status == 200 and not self.right
-
-    @property
-    def markers(self) -> set[int]:
-        text = str(self.body["choices"][0]["text"])
-        return {int(word[:4]) for word in text.split(".") if word}
-
-    @property
-    def code(self) -> str:
-        return "" if self.status == 200 else str(self.body["error"]["code"])
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds; infinite if it was not told."""
-        return float(self.headers.get("retry-after", "inf"))
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server and a client of it."""
-
-    url: str
-    key: str
-    markers: dict[str, int]
-    client: httpx2.Client
-
-    def ask(self, name: str, tokens: int = 4, **more: Any) -> Said:
-        began = time.monotonic()
-        asked = {"model": name, "prompt": PROMPT, "max_tokens": tokens, **more}
-        got = self.client.post("/v1/completions", json=asked)
-        seconds = time.monotonic() - began
-        wanted = self.markers[name.partition("@")[0]]
-        return Said(name, got.status_code, seconds, got.json(), dict(got.headers), wanted)
-
-    def ask_all(self, names: list[str], at_once: int = 16, **more: Any) -> list[Said]:
-        with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(lambda name: self.ask(name, **more), names))
-
-    def status(self, path: str) -> int:
-        return self.client.get(path).status_code
-
-    def json(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get(path).json()
-        return found
-
-
-@dataclass(frozen=True)
-class Inside(Server):
-    """A server in this process, which can be looked into."""
-
-    house: House
-    engine: Embedded
-
-
-@contextlib.contextmanager
-def client_of(url: str, key: str) -> Iterator[httpx2.Client]:
-    headers = {"Authorization": f"Bearer {key}"}
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-    with httpx2.Client(
-        base_url=url, headers=headers, timeout=_PATIENCE, limits=limits, trust_env=False
-    ) as client:
-        yield client
+Kind = TypeVar("Kind")
+NAMES = ("acme/one", "acme/two", "acme/three")
 
 
 @dataclass
-class Home:
-    """What a server needs on disk. `registry` is the operator's own way to it."""
+class Inside:
+    """What a client cannot see, as numbers; at rest they are what they were before."""
 
-    directory: Path
-    base: BaseModel
-    registry: Registry
-    access: AccessStore
-    key: str
-    admin: str
-    markers: dict[str, int] = field(default_factory=dict)
-    """By name: what a prefix forces; the last version's."""
-    _published: int = 0
+    aborts: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+    prompts: dict[str, int] = field(default_factory=dict)
+    """Last token of the prompt, by the engine's name of a request."""
 
-    def publish(self, name: str, *, release: bool = True) -> Digest:
-        """One more version, with a marker of its own."""
-        self._published += 1
-        marker = FIRST + self._published
-        version = f"1.0.{self._published}"
-        made = marked_artifact(self.base, name, version, marker, LENGTH, COVERS)
-        self.registry.publish(
-            made.manifest_bytes, made.tensor_bytes, [signed(made, SIGNER)], policy=POLICY, by=by()
+    def watch(self) -> None:
+        """Note when the front gives a request up, and when the engine does."""
+        from foreword.serving.engine.backend import EmbeddedBackend
+        from foreword.serving.engine.engine import Engine
+
+        submit, step, give_up, cancel = (
+            Engine.submit,
+            Engine.step,
+            EmbeddedBackend.cancel,
+            Engine.cancel,
         )
-        if release:
-            self.registry.release(f"{name}@{version}", policy=POLICY, by=by())
-            self.markers[name] = marker
-        return made.digest
+        noticed: dict[str, tuple[float, int]] = {}
 
-    @contextlib.contextmanager
-    def serving(self, registry: Registry | None = None, **settings: Any) -> Iterator[Inside]:
-        """`registry`: the server's own way to it, if that is another one than the operator's."""
-        quiet = {"usage": False, "log": str(self.directory / "log.jsonl")}
-        told = {"base": "toy", "telemetry": quiet, **settings}
-        told["embedded"] = {"kv_bytes": 32 << 20, **told.get("embedded", {})}
-        set_, place = ServeSettings(**told), self.directory / "serve"
-        place.mkdir(exist_ok=True)
-        own = registry or self.registry
-        trust = self.directory / "trust.toml"
-        with contextlib.ExitStack() as opened:
-            engine = embedded(self.base, set_.embedded, own, trust, place, Listeners())
-            opened.callback(engine.backend.close)
-            behind = Behind(engine.backend, engine.backend, engine.backend.health)
-            model = model_of(self.base)
-            built = opened.enter_context(house(set_, self.access, own, model, behind, place))
-            config = uvicorn_config(built.edge, host="127.0.0.1", port=0, grace=1)
-            server, _ = opened.enter_context(running(config))
-            url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            client = opened.enter_context(client_of(url, self.key))
-            yield Inside(url, self.key, self.markers, client, built, engine)
+        def submitted(engine: Engine, request: Any, now: float) -> Any:
+            self.prompts[request.id] = request.prompt[-1]
+            return submit(engine, request, now)
+
+        def stepped(engine: Engine, now: float) -> Any:
+            self.steps += 1
+            return step(engine, now)
+
+        def given_up(backend: EmbeddedBackend, name: str) -> None:
+            noticed[name] = (time.monotonic(), self.steps)
+            give_up(backend, name)
+
+        def cancelled(engine: Engine, name: str) -> Any:
+            when, steps = noticed.get(name, (float("nan"), self.steps))
+            self.aborts.append({"start": self.prompts.get(name), "noticed": when,
+                                "done": time.monotonic(), "steps": self.steps - steps})  # fmt: skip
+            return cancel(engine, name)
+
+        Engine.submit, Engine.step, Engine.cancel = submitted, stepped, cancelled  # type: ignore[assignment,method-assign]
+        EmbeddedBackend.cancel = given_up  # type: ignore[method-assign]
+
+    def facts(self) -> dict[str, Any]:
+        from foreword.serving.engine.backend import EmbeddedBackend
+        from foreword.serving.gateway.edge import Edge
+        from foreword.serving.gateway.front import Front
+
+        edge, front, backend = (_the(kind) for kind in (Edge, Front, EmbeddedBackend))
+        capacity, process = backend.capacity(), psutil.Process()
+        rest = {
+            "running": capacity.running, "waiting": capacity.waiting, "kv_bytes": capacity.kv_bytes,
+            "rows": sum(len(arena.rows) for arena in backend._engine._pool.arenas.values()),
+            "pins": sum(each.pins for each in backend.residents()), "inside": edge.gate.inside,
+            "bodies": edge.bodies.room.used, "tenants": sum(edge.overload.inside.values()),
+            "front": len(front.running), "streams": front.quotas.streams, "tasks": len(asyncio.all_tasks(_loop())),
+            "listeners": len(backend._streams), "descriptors": process.num_fds(),
+        }  # fmt: skip
+        return {"rest": rest, "aborts": self.aborts, "rss": process.memory_info().rss}
+
+    def heart(self) -> dict[str, Any]:
+        from foreword.serving.engine.backend import EmbeddedBackend
+
+        health = _the(EmbeddedBackend).health()
+        since = float("inf") if health.last_step is None else time.monotonic() - health.last_step
+        return {"state": health.state, "since": since}
+
+    def blind(self) -> dict[str, Any]:
+        """Nobody looks any more whether a client is there: a fault, to be found out."""
+        from foreword.serving.gateway.edge.presence import _Request
+
+        async def watch(request: _Request, receive: Any) -> None:
+            await asyncio.Event().wait()
+
+        _Request.watch = watch  # type: ignore[method-assign]
+        return {}
+
+
+def _answer(inside: Inside) -> None:
+    words = {"facts": inside.facts, "heart": inside.heart, "blind": inside.blind}
+    for line in sys.stdin:
+        print(json.dumps(words[line.strip()]()), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    inside = Inside()
+    inside.watch()
+    threading.Thread(target=_answer, args=(inside,), daemon=True).start()
+    from foreword.cli.main import main as foreword
+
+    foreword()
+
+
+@dataclass
+class Served(Client):
+    key: str
+    admin_key: str
+    admin_port: int
+    process: subprocess.Popen[str]
+    home: Path
+    digests: dict[str, str]
+    """What answers, by name of the model."""
+
+    @property
+    def authorized(self) -> str:
+        return f"Authorization: Bearer {self.key}"
+
+    def ask_inside(self, word: str) -> dict[str, Any]:
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("it was asked for both")
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        said: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return said
+
+    def facts(self) -> dict[str, Any]:
+        return self.ask_inside("facts")
+
+    def alive(self) -> bool:
+        """An idle engine beats twice a second."""
+        heart = self.ask_inside("heart")
+        return heart["state"] == "ready" and heart["since"] < 5
+
+    def rest(self) -> dict[str, int]:
+        rest: dict[str, int] = self.facts()["rest"]
+        return rest
+
+    @property
+    def said(self) -> str:
+        """Everything it told whoever started it."""
+        return (self.home / "stderr").read_text()
 
 
 @contextlib.contextmanager
-def home(**layout: str) -> Iterator[Home]:
-    """A home with a registry that knows the toy; `layout` says where journal and blobs lie."""
-    with scratch() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOREWORD_HOME", str(directory))
+def served(*settings: str) -> Iterator[Served]:
+    """The server with three prefixes, until the end of the block. `settings` as for `--set`."""
+    with scratch() as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOREWORD_HOME", str(home))
         patch.delenv("FOREWORD_REGISTRY", raising=False)
-        (directory / "trust.toml").write_bytes(POLICY.to_toml())
-        init(Layout(directory / "registry", **layout))
-        access = AccessStore(directory / "access")
-        key, record = issue("acme", datetime.now(UTC))
-        admin, operator = issue(OPERATOR, datetime.now(UTC))
-        access.change(
-            lambda t: t.with_tenant(Tenant("acme", base=True))
-            .with_key(record)
-            .with_key(operator),
-            by=by(),
-        )
-        base = loaded_base()
-        with Registry.open(directory / "registry") as registry:
-            registry.declare_base(Base(replace(base.ref, id="toy"), base.geometry), by=by())
-            yield Home(directory, base, registry, access, key, admin)
+        key, admin_key, digests = _furnish(home)
+        command = [sys.executable, "-m", "tests.reliability.served", "serve",
+                   "--base", str(home / "model"), "--port", "0", "--admin-port", "0",
+                   "--log", str(home / "log.jsonl")]  # fmt: skip
+        command += [word for setting in settings for word in ("--set", setting)]
+        with (home / "stderr").open("w") as said, subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+        ) as process:  # fmt: skip
+            try:
+                yield _started(process, home, key, admin_key, digests)
+            finally:
+                if process.stdin is not None:
+                    process.stdin.close()
+                try:
+                    process.wait(30)
+                finally:
+                    process.kill()
+
+
+def _started(
+    process: subprocess.Popen[str], home: Path, key: str, admin_key: str, digests: dict[str, str]
+) -> Served:
+    told = home / "stderr"
+    until(lambda: "released" in told.read_text() or process.poll() is not None, 60)
+    ports = [int(line.split("127.0.0.1:")[1].split("/")[0])
+             for line in told.read_text().splitlines() if "127.0.0.1:" in line]  # fmt: skip
+    if len(ports) != 2:
+        raise RuntimeError(told.read_text())
+    return Served(ports[0], key, admin_key, ports[1], process, home, digests)
+
+
+def _furnish(home: Path) -> tuple[str, str, dict[str, str]]:
+    """Model, policy, registry with releases, tenants and keys."""
+    from foreword.prefix.base_model import load_base
+    from foreword.registry.layout import Layout, init
+    from foreword.registry.registry import Registry
+    from foreword.serving.gateway.access.keys import OPERATOR, issue
+    from foreword.serving.gateway.access.store import AccessStore
+    from foreword.serving.gateway.access.tenants import Tenant
+    from tests.reliability.counting import save_counting_model
+    from tests.serving.prefix_samples import POLICY, SIGNER, kv
+    from tests.signing.made import signed
+
+    save_counting_model(home / "model")
+    (home / "trust.toml").write_bytes(POLICY.to_toml())
+    base = load_base(home / "model")
+    init(Layout(home / "registry"))
+    key, record = issue("acme", datetime.now(UTC))
+    admin_key, operator = issue(OPERATOR, datetime.now(UTC))
+    tenant = Tenant("acme", base=True)
+    AccessStore().change(
+        lambda table: table.with_tenant(tenant).with_key(record).with_key(operator), by=_by()
+    )
+    ref, digests = replace(base.ref, id="counting"), {"base": ""}
+    with Registry.open() as registry:
+        registry.declare_base(Base(ref, base.geometry), by=_by())
+        for number, name in enumerate(NAMES):
+            prefix = kv(base, number)
+            made = pack(
+                name=name, version="1.0.0", created="2026-01-31T12:00:00Z", base=ref,
+                geometry=prefix.geometry, length=prefix.length, dtype="float32",
+                prompt=PromptFormat("template", "{input}"), training={}, probes=(),
+                tensors=prefix.to_bytes(),
+            )  # fmt: skip
+            registry.publish(made.manifest_bytes, made.tensor_bytes, [signed(made, SIGNER)],
+                             policy=POLICY, by=_by())  # fmt: skip
+            registry.release(f"{name}@1.0.0", policy=POLICY, by=_by())
+            digests[name] = str(made.digest)
+    return key, admin_key, digests
+
+
+def _by() -> By:
+    return By("ana", datetime.now(UTC), "")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ from foreword.cli import (
 )
 from foreword.cli.access import app as access
 from foreword.cli.chat import app as chat
+from foreword.cli.evaluation import evaluate, gate, golden
 from foreword.cli.output import errors, visible
 from foreword.cli.registry import app as registry
 from foreword.errors import ForewordError, StorageError, UsageError
@@ -47,6 +48,9 @@ app.command("chat")(chat.chat)
 app.command("top")(top.top)
 app.command("load")(load.load)
 app.command("replicas")(replicas.replicas)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.command("gate")(gate.gate)
 app.command("inspect")(inspect.inspect)
 app.command("sign")(sign.sign)
 app.command("verify")(verify.verify)
@@ -55,6 +59,7 @@ app.command("export-peft")(peft.export_peft)
 app.command("doctor")(doctor.doctor)
 app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
+app.add_typer(golden.app, name="golden")
 app.add_typer(registry.app, name="registry")
 app.add_typer(access.app, name="access")
 
@@ -110,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say("bug", f"{type(e).__name__}: {e}{hint}")
         sys.exit(1)
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this exit code
-        errors.print("stopped; an unfinished training goes on when the same command is run again")
+        errors.print("stopped; what is unfinished goes on when the same command is run again")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -52,9 +52,9 @@ _RETRIES: RetryConfig = {
 class ObjectBlobs:
     """The blob store for many machines."""
 
-    def __init__(self, store: ObjectStore, reader: ObjectStore, shown: str) -> None:
-        """`reader` is the same place by a client that gives up sooner."""
-        self._store, self._reader = store, reader
+    def __init__(self, store: ObjectStore, shown: str, reader: ObjectStore | None = None) -> None:
+        """`reader`: the same place by a client that gives up sooner."""
+        self._store, self._reader = store, reader or store
         self._shown = shown
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ def open_blobs(url: str) -> BlobStore:
             f"{url} cannot be used ({_said(e)}); check the environment variables",
             code="registry.blobs",
         ) from e
-    return ObjectBlobs(store, reader, url)
+    return ObjectBlobs(store, url, reader)
 
 
 def _client(options: ClientConfig) -> ClientConfig:

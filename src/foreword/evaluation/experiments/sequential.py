@@ -3,8 +3,9 @@
 A test that is made for one look, repeated every day until it says yes, says yes to nothing sooner or later.
 This one may be looked at after every unit and stopped at any time. It is the mixture sequential probability
 ratio test (mSPRT; Robbins 1970, Johari et al. 2022) with a normal mixture and estimated variances, which is
-the asymptotic confidence sequence of Waudby-Smith et al. (arXiv:2103.06476v7, equations 9, 155 and 161); gbstats
-computes the same. It is asymptotic: right from some hundred units on, so nothing is said before `fewest`.
+the asymptotic confidence sequence of Waudby-Smith et al. (arXiv:2103.06476v7, equations 9, 155 and 161);
+gbstats computes the same. It is asymptotic: right from some hundred units on, so nothing is said before
+`fewest`.
 """
 
 from __future__ import annotations

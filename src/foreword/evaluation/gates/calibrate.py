@@ -59,7 +59,7 @@ def error_rates(
         for each in own
         if each.theirs is not None and _can_be_simulated(each, each.theirs, policy)
     ]
-    if not arms:
+    if not arms or not policy.simulations:
         return None
     sizes = [len(each) for each in ids]
     equal = [_gate(arms, policy, sizes, run) for run in range(policy.simulations)]

@@ -70,7 +70,7 @@ def decide(
     return Verdict(
         outcome=overall(results),
         subject=subject,
-        incumbent=incumbent if _has_incumbent(replays) else None,
+        incumbent=_incumbent(replays, incumbent),
         results=tuple(results),
         rates=error_rates(own, policy, [[row.id for row in r.golden.rows] for r in replays]),
         alpha=policy.alpha,
@@ -240,8 +240,13 @@ def _minus(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
 
-def _has_incumbent(replays: Sequence[Replay]) -> bool:
-    return any(variant.name == INCUMBENT for each in replays for variant in each.variants)
+def _incumbent(replays: Sequence[Replay], said: Subject | None) -> Subject | None:
+    """Who answered as the incumbent, under the name it was given if it was."""
+    for each in replays:
+        for variant in each.variants:
+            if variant.name == INCUMBENT:
+                return said or Subject(INCUMBENT, "", variant.digest)
+    return None
 
 
 def _set_facts(replay: Replay) -> SetFacts:

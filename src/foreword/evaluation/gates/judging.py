@@ -70,7 +70,7 @@ def field_of(contestants: Sequence[Contestant], base: BaseModel | None, probe: G
     generators: dict[str, Generate] = {}
     if here:
         generators |= dict.fromkeys(
-            [each.name for each in here], embedded(_required(base), prefixes)
+            [each.name for each in here], embedded(required(base), prefixes)
         )
     for each in contestants:
         if each.endpoint is not None:
@@ -153,7 +153,7 @@ def _more(
 def _loaded(here: Sequence[Contestant], base: BaseModel | None) -> dict[Digest, LoadedPrefix]:
     from foreword.prefix.loading import load_prefix
 
-    loaded = _required(base)
+    loaded = required(base)
     artifacts = {each.artifact.digest: each.artifact for each in here if each.artifact}
     return {digest: load_prefix(loaded, artifact) for digest, artifact in artifacts.items()}
 
@@ -164,7 +164,7 @@ def _variant(
     if each.endpoint is not None:
         digest = _attached(each.endpoint, each.model, probe)
         return Variant(each.name, digest, each.model, each.endpoint.url)
-    fingerprint = str(_required(base).ref.fingerprint)
+    fingerprint = str(required(base).ref.fingerprint)
     if each.artifact is not None:
         return Variant(each.name, each.artifact.digest, "engine", fingerprint)
     # The bare model is asked as the prefix beside it is; of several, as the last one.
@@ -186,7 +186,11 @@ def _engine_name(contestants: Sequence[Contestant]) -> str:
     return "; ".join([*([engine_name()] if here else []), *urls])
 
 
-def _required(base: BaseModel | None) -> BaseModel:
+def required(base: BaseModel | None) -> BaseModel:
+    """
+    Raises:
+        UsageError: there is none (`evaluation.base`).
+    """
     if base is None:
         raise UsageError("name the base model with --base", code="evaluation.base")
     return base

@@ -103,7 +103,7 @@ class Verdict:
     """None if the base stood in its place."""
     results: tuple[RuleResult, ...]
     rates: ErrorRates | None
-    """None if no rule compares."""
+    """None if no rule compares, or the policy wants none."""
     alpha: float
     policy: Digest
     sets: tuple[SetFacts, ...]

@@ -48,7 +48,7 @@ def add_from_logs(golden: GoldenSet, log: Path, version: str) -> Drafts:
     Raises:
         DataError: there is no such file (`golden.missing`).
     """
-    requests, problems = _requests(log)
+    requests, problems = requests_of(log)
     known = {_alike(row.asked()) for row in golden.rows}
     rows: list[GoldenRow] = []
     duplicates = 0
@@ -67,7 +67,7 @@ def add_from_logs(golden: GoldenSet, log: Path, version: str) -> Drafts:
     return Drafts(GoldenSet(header, (*golden.rows, *rows)), len(rows), duplicates, tuple(problems))
 
 
-def _requests(log: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[Problem]]:
+def requests_of(log: Path) -> tuple[list[tuple[str, dict[str, Any]]], list[Problem]]:
     """Requests with the feedback on them, wherever in the log it stands."""
     requests: list[tuple[str, dict[str, Any]]] = []
     feedback: dict[str, dict[str, Any]] = {}

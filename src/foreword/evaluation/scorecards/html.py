@@ -38,6 +38,8 @@ class HeatMap:
     metrics: tuple[str, ...]
     rows: tuple[tuple[Slice, int, tuple[Tile | None, ...]], ...]
     """Slice, its number of rows, and a tile for each metric."""
+    equal: tuple[str, ...]
+    """Metrics that are the same everywhere; they have no column."""
 
 
 def to_html(card: Scorecard, headline: Headline | None = None) -> str:
@@ -79,15 +81,11 @@ def heat_map(card: Scorecard, candidate: str, against: str) -> HeatMap:
         for each in card.comparisons
         if (each.candidate, each.against) == (candidate, against)
     }
-    shown = [
-        facts
-        for facts in card.metrics
-        if facts.better != "neither" and any(metric == facts.name for _, metric in found)
-    ]
-    largest = {
-        facts.name: max(abs(each.difference) for (_, m), each in found.items() if m == facts.name)
-        for facts in shown
-    }
+    largest: dict[str, float] = {}
+    for (_, metric), each in found.items():
+        largest[metric] = max(largest.get(metric, 0.0), abs(each.difference))
+    directed = [f for f in card.metrics if f.better != "neither" and f.name in largest]
+    shown = [facts for facts in directed if largest[facts.name]]
     values = {(cell.variant, cell.slice, cell.metric): cell for cell in card.cells}
     alpha = 1 - card.sampling.confidence
     rows = []
@@ -99,7 +97,13 @@ def heat_map(card: Scorecard, candidate: str, against: str) -> HeatMap:
                 for facts, each in cells
             )
             rows.append((part, max(each.n for _, each in cells if each), tiles))
-    return HeatMap(candidate, against, tuple(facts.name for facts in shown), tuple(rows))
+    return HeatMap(
+        candidate,
+        against,
+        tuple(facts.name for facts in shown),
+        tuple(rows),
+        tuple(facts.name for facts in directed if not largest[facts.name]),
+    )
 
 
 def _tile(
@@ -121,7 +125,7 @@ def _tile(
         f"{facts.name}: {both}, difference {interval}, p {each.p:.3f}, by Holm {each.p_adjusted:.3f}, "
         f"n {each.n}",
         side,
-        round(100 * abs(gained) / largest) if largest else 0,
+        round(100 * abs(gained) / largest),
         each.p_adjusted <= alpha,
         each.n < FEW,
     )

@@ -21,7 +21,7 @@ from foreword.evaluation.statistics.distributions import normal_tail
 
 Numbers = npt.NDArray[np.float64]
 
-_STEPS = 60
+_PRECISE = 1e-7
 
 
 def p_not_above(values: Numbers, threshold: float, worst: float) -> float:
@@ -30,7 +30,7 @@ def p_not_above(values: Numbers, threshold: float, worst: float) -> float:
         return 1.0 if threshold == worst and bool((values == worst).all()) else 0.0
     distinct, counts = np.unique(values, return_counts=True)
     steps = np.append(distinct, worst) - threshold
-    return _at_most_zero(steps, np.append(counts, 1).astype(np.float64))
+    return p_at_most_zero(steps, np.append(counts, 1).astype(np.float64))
 
 
 def p_not_below(values: Numbers, threshold: float, best: float) -> float:
@@ -41,7 +41,7 @@ def p_not_below(values: Numbers, threshold: float, best: float) -> float:
 def lower_bound(values: Numbers, alpha: float, worst: float) -> float:
     """The mean is above it with confidence 1 - `alpha`: the largest threshold that is refused."""
     low, high = worst, float(values.max())
-    for _ in range(_STEPS):
+    while high - low > _PRECISE * (1 + abs(low) + abs(high)):
         middle = (low + high) / 2
         if p_not_above(values, middle, worst) <= alpha:
             low = middle
@@ -55,8 +55,8 @@ def upper_bound(values: Numbers, alpha: float, best: float) -> float:
     return -lower_bound(-values, alpha, -best)
 
 
-def _at_most_zero(steps: Numbers, counts: Numbers) -> float:
-    """P(sum of `counts[i]` exponentials each times `steps[i]` <= 0)."""
+def p_at_most_zero(steps: Numbers, counts: Numbers) -> float:
+    """P(sum of `counts[i]` exponential variables, each times `steps[i]`, is at most 0)."""
     if steps.max() <= 0:
         return 1.0
     t = _saddlepoint(steps, counts)
@@ -66,7 +66,7 @@ def _at_most_zero(steps: Numbers, counts: Numbers) -> float:
     u = t * math.sqrt(curvature)
     if abs(w) < 1e-4:  # the formula is 0/0 at the mean; this is its limit there
         skew = 2 * float(counts @ (steps / left) ** 3) / curvature**1.5
-        return 0.5 + skew / (6 * math.sqrt(2 * math.pi))
+        return 0.5 + float(skew) / (6 * math.sqrt(2 * math.pi))
     density = math.exp(-w * w / 2) / math.sqrt(2 * math.pi)
     return min(1.0, max(0.0, normal_tail(-w) + density * (1 / w - 1 / u)))
 

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from foreword.errors import UsageError
+from foreword.evaluation.statistics.bounded import p_not_above, p_not_below
 from foreword.evaluation.statistics.distributions import normal_quantile
+from foreword.evaluation.statistics.multiplicity import holm
 from foreword.evaluation.statistics.noninferiority import Outcome
 
 Numbers = npt.NDArray[np.float64]
@@ -34,7 +36,7 @@ class Pair:
 
 
 Gate = Callable[[Mapping[str, Pair]], Outcome]
-"""Decides on the pairs by cohort, as the real one does. Must not draw random numbers of its own."""
+"""Decides on the pairs by cohort."""
 
 
 @dataclass(frozen=True)
@@ -64,39 +66,20 @@ class Rates:
     """That lost; None if all did, or none."""
 
 
-@dataclass(frozen=True)
-class ErrorRates:
-    """For the verdict: of equal arms the share that fails, of arms as bad as is not allowed that passes."""
+def margin_gate(margin: float, alpha: float = 0.05) -> Gate:
+    """A gate that asks one thing: in each cohort, not worse than the incumbent by more than the margin.
 
-    false_fail: Rate
-    false_pass: Rate
-    undecided_if_equal: Rate
-    planted: float
-    simulations: int
-    seed: int
-
-
-def error_rates(
-    cohorts: Mapping[str, Pair], gate: Gate, planted: float, simulations: int = 1_000, seed: int = 0
-) -> ErrorRates:
-    """A/A runs, and runs in which one cohort after the other lost `planted`.
-
-    Plant what must not pass: the margin of the gate itself, where the false-pass rate is at its largest.
-
-    Raises:
-        UsageError: the loss cannot be planted (`rates.planted`), or there are no rows.
+    It decides as `as_family(noninferior(...))` does, without the intervals, for values from 0 to 1.
     """
-    equal = simulate(cohorts, gate, simulations, seed)
-    names = sorted(cohorts)
-    share = math.ceil(simulations / len(names))
-    runs = [
-        simulate(cohorts, gate, share, seed + 1 + place, planted=planted, cohort=name)
-        for place, name in enumerate(names)
-    ]
-    passed = sum(run.passes.count for run in runs)
-    return ErrorRates(
-        equal.fails, rate(passed, share * len(names)), equal.insufficient, planted, simulations, seed
-    )  # fmt: skip
+
+    def gate(cohorts: Mapping[str, Pair]) -> Outcome:
+        differences = [pair.candidate - pair.incumbent for pair in cohorts.values()]
+        if all(p_not_above(each, -margin, -1.0) <= alpha for each in differences):
+            return "pass"
+        worse = holm([p_not_below(each, -margin, 1.0) for each in differences])
+        return "fail" if min(worse) <= alpha else "insufficient"
+
+    return gate
 
 
 def simulate(

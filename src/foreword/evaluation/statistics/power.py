@@ -1,8 +1,9 @@
 """How many rows a gate needs, and what it would find with those there are: before a run, and in its verdict.
 
 All is for the test of `noninferiority`: the mean of a paired difference against -margin, one-sided at
-alpha. The formula is the usual one for a mean, n = (z_alpha + z_power)^2 variance / gap^2, where the gap is
-the distance of the true difference from -margin, and the one worst row that the test adds is counted.
+alpha; the gap is the distance of the true difference from -margin. The measured mean is taken for normal,
+as in the usual n = (z_alpha + z_power)^2 variance / gap^2, but the mean that it takes to pass is found with
+the test itself, because the one worst row it adds weighs much where rows are few or differ little.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foreword.errors import UsageError
-from foreword.evaluation.statistics.distributions import normal_quantile, normal_tail
+from foreword.evaluation.statistics.bounded import p_at_most_zero
+from foreword.evaluation.statistics.distributions import normal_tail
 
 Numbers = npt.NDArray[np.float64]
 _MOST_ROWS = 1 << 40
@@ -57,14 +59,19 @@ def estimate(
     alpha: float = 0.05,
     power: float = 0.8,
     reach: float = 1.0,
+    rules: int = 1,
 ) -> Power:
     """All of `Power` for `n` rows. `reach` is the largest difference of a row there can be.
+
+    With many `rules`, a fail of one of them needs alpha / rules (Holm's first step). A loss adds variance of
+    its own: at most as much as if answers became worthless on a share of the rows.
 
     Raises:
         UsageError: a number is out of its range (`power.value`).
     """
     _check(variance, alpha, power, reach)
-    beyond = regression - margin
+    beyond, share = regression - margin, alpha / rules
+    lost = variance + regression * max(0.0, reach - regression)
     return Power(
         n=n,
         margin=margin,
@@ -73,10 +80,10 @@ def estimate(
         source=source,
         pass_if_equal=power_of(n, variance, margin, alpha=alpha, reach=reach),
         regression=regression,
-        fail_if_regressed=power_of(n, variance, beyond, alpha=alpha, reach=reach),
-        detectable=margin + detectable_gap(n, variance, alpha=alpha, power=power, reach=reach),
+        fail_if_regressed=power_of(n, lost, beyond, alpha=share, reach=reach),
+        detectable=margin + detectable_gap(n, lost, alpha=share, power=power, reach=reach),
         rows_to_pass=rows_needed(variance, margin, alpha=alpha, power=power, reach=reach),
-        rows_to_fail=rows_needed(variance, beyond, alpha=alpha, power=power, reach=reach)
+        rows_to_fail=rows_needed(lost, beyond, alpha=share, power=power, reach=reach)
         if beyond > 0
         else 0,
         power=power,
@@ -143,11 +150,23 @@ def power_of(
     """Probability that `n` rows tell a true difference that is `gap` away from -margin."""
     if gap <= 0 or n < fewest_rows(gap, alpha=alpha, reach=reach):
         return 0.0
-    # The test adds one row at -reach, which moves the mean by reach / (n + 1) towards it.
-    left = gap - (reach + gap) / (n + 1)
+    left = gap - _distance(n, variance, gap, alpha, reach)
     if variance <= 0:
-        return 1.0 if left > 0 else 0.0
-    return normal_tail(normal_quantile(1 - alpha) - left * math.sqrt(n / variance))
+        return 1.0 if left >= 0 else 0.0
+    return normal_tail(-left * math.sqrt(n / variance))
+
+
+def _distance(n: int, variance: float, gap: float, alpha: float, reach: float) -> float:
+    """How far from -margin the mean of `n` rows has to be to be told: those that are half of them one
+    standard deviation above it and half below."""
+    spread = np.array([-1.0, 1.0]) * math.sqrt(variance)
+    low, high = 0.0, gap + 10 * (math.sqrt(variance / n) + 1 / n) * reach
+    counts = np.array([n / 2, n / 2, 1.0])
+    for _ in range(40):
+        middle = (low + high) / 2
+        steps = np.append(spread + middle, -reach)
+        low, high = (low, middle) if p_at_most_zero(steps, counts) <= alpha else (middle, high)
+    return high
 
 
 def detectable_gap(

@@ -27,6 +27,15 @@ _REFUSALS = {
     503: "The prefix or the engine cannot be had now; nothing else was answered in its place.",
     504: "It was not finished in the time it had.",
 }
+_EXAMPLES: dict[str, Json] = {
+    "ChatBody": {"model": "base", "messages": [{"role": "user", "content": "Hello"}]},
+    "CompletionBody": {"model": "base", "prompt": "Hello", "max_tokens": 8},
+}
+_LINK: Json = {
+    "operationId": "model",
+    "parameters": {"model": "$response.body#/model"},
+    "description": "What answered, by the name that a request may pin it with.",
+}
 _NO_BODY = (400, 401, 404, 429, 500, 503)
 _METHOD = "The path is there, but not with this method."
 
@@ -71,14 +80,17 @@ def _answering(name: str, body: str, answer: str) -> Json:
     told = {"description": "Which version answered.", "schema": {"type": "string"}}
     return {
         "operationId": name,
-        "requestBody": {"required": True, "content": {_JSON: {"schema": _ref(body)}}},
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": _ref(body), "example": _EXAMPLES[body]}},
+        },
         "parameters": [
             {
                 "name": "X-Foreword-User",
                 "in": "header",
                 "description": "Whose request it is, if the body has no `user`: the same user gets "
-                "the same version while a canary runs.",
-                "schema": {"type": "string", "maxLength": 256},
+                "the same version while a canary runs. Its first 256 characters count.",
+                "schema": {"type": "string"},
             }
         ],
         "responses": {
@@ -92,6 +104,7 @@ def _answering(name: str, body: str, answer: str) -> Json:
                     _JSON: {"schema": _ref(answer)},
                     _EVENTS: {"schema": {"type": "string"}},
                 },
+                "links": {"model": _LINK},
             },
             **_refusals(*_REFUSALS),
         },

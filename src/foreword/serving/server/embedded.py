@@ -13,7 +13,7 @@ from foreword.prefix.base_model import BaseModel, load_base
 from foreword.registry.registry import Registry
 from foreword.serving.engine.backend import EmbeddedBackend
 from foreword.serving.engine.engine import Engine, EngineSettings
-from foreword.serving.engine.residency.store import Budgets, PrefixStore, StoreStats
+from foreword.serving.engine.residency.store import Budgets, LoadLimits, PrefixStore, StoreStats
 from foreword.serving.engine.residency.tiers import DiskTier
 from foreword.serving.engine.waiting.queue import Limits
 from foreword.serving.server.settings import EmbeddedSettings
@@ -81,7 +81,8 @@ def embedded(
 
     disk = DiskTier(place / "prefixes", settings.disk_bytes, again) if settings.disk_bytes else None
     budgets = Budgets(settings.prefix_bytes, settings.host_bytes)
-    store = PrefixStore(base, fetch, budgets, disk=disk, told=told)
+    limits = LoadLimits(fetch=settings.fetch_seconds)
+    store = PrefixStore(base, fetch, budgets, disk=disk, limits=limits, told=told)
     engine = Engine(base, store, engine_settings(settings))
     return Embedded(EmbeddedBackend(engine, wedged_after=settings.wedged_after), store.stats)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from foreword.config import foreword_home
 from foreword.errors import ArtifactError, ConfigError, StorageError
@@ -19,8 +20,8 @@ _HOW = f"name a file with --secret-file, or set {VARIABLE}; `openssl rand -hex 3
 
 
 def secret_of(settings: ServeSettings) -> Secret:
-    """The secret that was given. Without one, both take a file in FOREWORD_HOME, which an engine that
-    only this machine can reach makes.
+    """The secret that was given. Two that meet on this machine need none: they take a file in
+    FOREWORD_HOME, which the first of them makes.
 
     Raises:
         ConfigError: there is none (`serve.secret`), or it is too short (`engine.secret`).
@@ -31,16 +32,23 @@ def secret_of(settings: ServeSettings) -> Secret:
     if given := os.environ.get(VARIABLE):
         return Secret(given)
     own = foreword_home() / "serve" / "engine.secret"
-    if settings.role == "engine":
-        _make(own, settings.host)
+    if not own.exists():
+        _make(own, _other_end(settings))
     return Secret(_read(own))
+
+
+def _other_end(settings: ServeSettings) -> str:
+    """The host on which the two meet."""
+    if settings.role == "engine":
+        return settings.host
+    return urlsplit(settings.engine.url).hostname or ""
 
 
 def _make(path: Path, host: str) -> None:
     if not is_loopback(host):
         raise ConfigError(
-            f"an engine that others can reach (--host {host[:80]!r}) needs a secret that was given to "
-            f"it: {_HOW}",
+            f"a gateway and an engine that meet at {host[:80]!r} need a secret that was given to both: "
+            f"{_HOW}",
             code="serve.secret",
         )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

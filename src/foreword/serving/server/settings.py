@@ -37,6 +37,8 @@ class EmbeddedSettings(BaseModel):
     waiting: Annotated[int, Field(ge=1)] = 1_000
     """Requests that may wait for their turn."""
     waiting_per_tenant: Annotated[int, Field(ge=1)] = 250
+    fetch_seconds: Seconds = 8.0
+    """For one prefix from the registry, all of its blobs and their verification."""
     late_after: Seconds = 4.0
     """Without a finished step in that time, nothing more should be sent here (`/readyz`)."""
     wedged_after: Seconds = 25.0
@@ -73,6 +75,12 @@ class LinkSettings(BaseModel):
     """How long a gateway that starts waits for its engine."""
 
 
+class PublicEdge(EdgeSettings):
+    """The limits of the API's own port; what a balancer asks needs no key there."""
+
+    open: tuple[str, ...] = ("/livez", "/readyz")
+
+
 class ServeSettings(BaseModel):
     """Everything a server process is told."""
 
@@ -94,7 +102,7 @@ class ServeSettings(BaseModel):
     """Seconds that running requests get when the server is told to stop."""
     answer_seconds: Seconds = 600.0
     """After which an answer is given up."""
-    edge: EdgeSettings = EdgeSettings(open=("/livez", "/readyz"))
+    edge: PublicEdge = PublicEdge()
     engine: LinkSettings = LinkSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

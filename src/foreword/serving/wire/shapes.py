@@ -8,8 +8,16 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 
 from foreword.errors import BadRequest
 
@@ -59,7 +67,16 @@ def unless_empty(instead: str) -> AfterValidator:
             unsupported(f"this server does not have it; {instead}")
         return value
 
-    return AfterValidator(check)
+    return _Empty(check)
+
+
+class _Empty(AfterValidator):
+    """Says in the description of the API what it takes."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"allOf": [handler(schema), {"enum": [None, False, "", [], {}]}]}
 
 
 Ignored = Annotated[Any, "accepted from clients that send it to everybody; it changes no answer"]

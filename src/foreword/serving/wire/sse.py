@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
+# One for all: `json.dumps` would make a new one for every token.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def event(data: Mapping[str, Any]) -> bytes:
@@ -21,5 +23,4 @@ def error(body: Mapping[str, Any]) -> bytes:
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Compact JSON in UTF-8; half of a surrogate pair becomes an escape instead of a wrong byte."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode(errors="backslashreplace")
+    return _ENCODER.encode(value).encode(errors="backslashreplace")

@@ -63,7 +63,9 @@ class Loads:
         self._base, self._tiers, self._limits = base, tiers, limits
         self._bring = Bringing(base, fetch)
         # Apart, so that a store that is down keeps nobody from what lies on our own disk.
-        self._fetches: Lane[Flight, Found | None] = Lane("fetch", _FETCHES * workers, limits.fetch, woken)
+        self._fetches: Lane[Flight, Found | None] = Lane(
+            "fetch", _FETCHES * workers, limits.fetch, woken
+        )
         self._reads: Lane[Flight, Found | None] = Lane("read", workers, limits.load, woken)
         self._builds: Lane[Flight, Built] = Lane("build", workers, limits.load, woken)
         self._writes: Lane[Digest, object] = Lane("write", 1, limits.load, woken)

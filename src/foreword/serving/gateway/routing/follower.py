@@ -108,6 +108,8 @@ class Follower:
         self._has_schema = False
         self._unread: set[Digest] = set()
         self._fresh: dict[Digest, PromptFormat] = {}
+        self._hearsay: frozenset[Digest] = frozenset()
+        """Whose prompts are from the known good file: good enough until their manifests are read."""
         self._keep_from = float("inf")
         self._recent = Recent()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -224,6 +226,9 @@ class Follower:
 
     def _take_first(self, state: State) -> None:
         kept = self._remembered() if self._source == "nothing" else None
+        if kept:  # the store may be away, and what is on our own disk needs its prompt
+            self._known = Followed(table=ReleaseTable(prompts=kept.table.prompts))
+            self._hearsay = frozenset(kept.table.prompts)
         before = self._known.table
         self._known, names = follow(self._known, state, self._base, self._is_warm(), self._clock())
         self._source = "journal"
@@ -290,7 +295,7 @@ class Follower:
     def _read_prompts(self, names: Iterable[str]) -> None:
         """Have the manifests of these names read, those that serve first."""
         names = list(names)
-        self._manifests.know(self.table.prompts)
+        self._manifests.know(self.table.prompts.keys() - self._hearsay)
         released = self._released(names)
         self._unread.update(digest for digest in released if digest not in self.table.prompts)
         self._manifests.ask(released, first=True)

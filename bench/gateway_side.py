@@ -1,0 +1,200 @@
+"""One server of `bench/gateway.py` in a process of its own: everything `foreword serve` is made of.
+
+The embedded engine answers, behind the gateway and, if it is told to, without it. With `--instant` a backend
+answers that costs nothing, so that what is left is the gateway.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvicorn
+from gateway_client import Timed
+from serving_sides import serve
+
+from foreword.artifact import Digest
+from foreword.prefix.base_model import load_base
+from foreword.registry.registry import Registry
+from foreword.serving.contract import (
+    AdapterSet,
+    Backend,
+    Capacity,
+    Chunk,
+    Finish,
+    GenerateRequest,
+    Health,
+    PrefixHost,
+    ResidentPrefix,
+    Usage,
+)
+from foreword.serving.engine.backend import EmbeddedBackend
+from foreword.serving.gateway.access.store import AccessStore
+from foreword.serving.gateway.edge import uvicorn_config
+from foreword.serving.gateway.prompting import Way
+from foreword.serving.server.embedded import Listeners, embedded
+from foreword.serving.server.house import Behind, House, house
+from foreword.serving.server.settings import ServeSettings
+from foreword.serving.server.whole import model_of
+
+_STARTED = 0.01
+Result = TypeVar("Result")
+
+
+class Instant:
+    """Says the same token as often as it may, at once."""
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        usage = Usage(len(request.prompt), 0, request.max_tokens)
+        for place in range(request.max_tokens):
+            last = place + 1 == request.max_tokens
+            yield Chunk(
+                request.id, 0, " yes", (1,), request.adapters,
+                finish=Finish.LENGTH if last else None, usage=usage if last else None,
+            )  # fmt: skip
+
+    def cancel(self, request_id: str) -> None:
+        """Nothing runs for longer than a moment."""
+
+    def capacity(self) -> Capacity:
+        return Capacity(0, 0, 64, 0, 1, 0, 1)
+
+    def health(self) -> Health:
+        return Health("ready", time.monotonic())
+
+    def prefetch(self, digests: Sequence[Digest]) -> None:
+        """Everything is there already."""
+
+    def forget(self, digests: Sequence[Digest]) -> None:
+        """Nothing is kept."""
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Nothing is kept."""
+
+    def residents(self) -> tuple[ResidentPrefix, ...]:
+        return ()
+
+
+class Server:
+    """A gateway on a socket, and its backend without it."""
+
+    def __init__(self, built: House, backend: Backend, host: PrefixHost, port: int,
+                 loop: asyncio.AbstractEventLoop) -> None:  # fmt: skip
+        self._built, self._backend, self._host = built, backend, host
+        self._port, self._loop = port, loop
+        self._asked = 0
+
+    def where(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def bare(self, name: str | None, texts: Sequence[str], tokens: int) -> list[dict[str, float]]:
+        """What the gateway asks of the backend, asked of it directly and all at once."""
+        requests = [self._request(name, text, tokens) for text in texts]
+
+        async def all_of_them() -> list[Timed]:
+            return await asyncio.gather(*map(self._one, requests))
+
+        return [asdict(each) for each in self._run(all_of_them())]
+
+    def residents(self, wait_for: int) -> int:
+        """How many prefixes are resident, as soon as there are so many."""
+        end = time.monotonic() + 600
+        while (count := len(self._host.residents())) < wait_for and time.monotonic() < end:
+            time.sleep(0.05)
+        return count
+
+    def prefetch(self) -> None:
+        """Load every released prefix."""
+        table = self._built.follower.table
+        released = [named.release for named in table.names.values()]
+        self._host.prefetch([each.stable for each in released if each and each.stable])
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
+
+    def operations(self) -> dict[str, Callable[..., object]]:
+        return {"where": self.where, "bare": self.bare, "residents": self.residents,
+                "prefetch": self.prefetch, "cpu_seconds": self.cpu_seconds}  # fmt: skip
+
+    async def _one(self, request: GenerateRequest) -> Timed:
+        began, first = time.perf_counter(), None
+        async for _ in self._backend.generate(request):
+            if first is None:
+                first = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        return Timed(seconds if first is None else first, seconds)
+
+    def _request(self, name: str | None, text: str, tokens: int) -> GenerateRequest:
+        self._asked += 1
+        front, held, trained = self._built.front, AdapterSet(), None
+        if name is not None:
+            table = self._built.follower.table
+            release = table.names[name].release
+            if release is None or release.stable is None:
+                raise RuntimeError(f"{name} is not released")
+            held, trained = AdapterSet(release.stable), table.prompts[release.stable]
+        prompt = self._run(front.prompter.text(text, Way(trained, "trained")))
+        return GenerateRequest(
+            f"bare-{self._asked}", prompt, "bench", held, max_tokens=tokens, ignore_eos=True
+        )
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@contextmanager
+def listening(built: House) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
+    """The gateway on a port of its own, on a thread with an event loop."""
+    loop = asyncio.new_event_loop()
+    server = uvicorn.Server(uvicorn_config(built.edge, host="127.0.0.1", port=0, grace=1))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(_STARTED)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1], loop
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def load(base: str, scratch: Path, instant: bool, opened: ExitStack) -> Server:
+    settings = ServeSettings(base=base)
+    place = scratch / ("instant" if instant else "engine")
+    place.mkdir(parents=True, exist_ok=True)
+    registry = opened.enter_context(Registry.open())
+    loaded = load_base(base)
+    backend: Instant | EmbeddedBackend = Instant()
+    if not instant:
+        made = embedded(loaded, settings.embedded, registry, None, place, Listeners())
+        backend = made.backend
+        opened.callback(backend.close)
+    built = opened.enter_context(
+        house(settings, AccessStore(), registry, model_of(loaded),
+              Behind(backend, backend, backend.health), place)
+    )  # fmt: skip
+    port, loop = opened.enter_context(listening(built))
+    return Server(built, backend, backend, port, loop)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("base")
+    parser.add_argument("scratch", type=Path)
+    parser.add_argument("--instant", action="store_true")
+    given = parser.parse_args()
+    with ExitStack() as opened:
+        serve(lambda: load(given.base, given.scratch, given.instant, opened).operations())
+        os._exit(0)  # loops and engines of a benchmark have nothing to put away
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""R30: more requests than can be answered, a server that is told to stop, and one that is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from tests.reliability.open_loop import Crowd, Told
+from tests.reliability.report import LONG, Goals
+from tests.reliability.toy_server import PROMPT, Home, Process, free_port, home
+
+pytestmark = pytest.mark.reliability("R30")
+
+TENANTS = ("acme", "globex", "initech", "umbrella")
+GREEDY = {"acme": 0.55, "globex": 0.15, "initech": 0.15, "umbrella": 0.15}
+"""Shares of what is asked: at five times the capacity even the smallest is 0.75 of it."""
+TOKENS, ROWS, PLACES = 100, 4, 16
+"""Of an answer; answers at once; requests worked on at once."""
+TIMES = 5
+SECONDS = 60.0 if LONG else 4.0
+GOODPUT, QUICK = (0.9, 0.020) if LONG else (0.6, 0.25)
+"""A short run on a busy machine says little about speed, so its limits are wider."""
+UNFAIR = 1.5
+READY = 10.0 if LONG else 60.0
+DEADLINE, LATE = 2.0, 1.0
+GRACE = 2.0
+
+
+@dataclass
+class Ground:
+    at: Home
+    port: int
+
+    def crowd(self, server: Process) -> Crowd:
+        return Crowd(server.url, self.at.keys, {name: f"{name}/p" for name in TENANTS}, TOKENS)
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[Ground]:
+    with home(*TENANTS) as at:
+        for tenant in TENANTS:
+            at.publish(f"{tenant}/p")
+        yield Ground(at, free_port())
+
+
+def test_five_times_what_it_can_then_killed_and_told_to_stop(ground: Ground, goals: Goals) -> None:
+    options = ("--set", f"embedded.most_running={ROWS}", "--set", f"edge.requests={PLACES}")
+    with ground.at.process(ground.port, *options) as server:
+        crowd = ground.crowd(server)
+        crowd.wait_for_answers(1, 1.0)  # everybody's prefix is loaded
+        peak = _rate(crowd.wait_for_answers(PLACES // len(TENANTS), SECONDS), SECONDS)
+        told = crowd.keep_coming(TIMES * peak, SECONDS, GREEDY)
+        _overloaded(goals, told, peak)
+        ground.at.publish("acme/other")  # what was used lately is written down with it
+        _seen(server)
+        server.send(signal.SIGKILL)
+    slow = (
+        "--set",
+        "embedded.most_running=2",
+        "--set",
+        f"answer_seconds={DEADLINE}",
+        "--grace",
+        f"{GRACE}",
+    )
+    with ground.at.process(ground.port, *slow) as server:
+        _restored(goals, server, ground.at)
+        _nobody_waits_in_vain(goals, ground.crowd(server), peak)
+        _let_out(goals, server)
+
+
+def _rate(told: list[Told], seconds: float) -> float:
+    return sum(each.status == 200 for each in told) / seconds
+
+
+def _overloaded(goals: Goals, told: list[Told], peak: float) -> None:
+    answered = [each for each in told if each.status == 200]
+    rejected = [each for each in told if each.status != 200]
+    codes = Counter((each.status, each.code) for each in rejected)
+    began, end = min(each.at - each.seconds for each in told), max(each.at for each in told)
+    goodput = len(answered) / (end - began) / peak
+    goals.goal(f"{TIMES} times the capacity of {peak:.1f} answers a second: share of it that is answered, at "
+               f"least {GOODPUT}", value=goodput, passed=goodput >= GOODPUT, count=len(told))  # fmt: skip
+    times = sorted(each.seconds for each in rejected)
+    p99 = times[int(0.99 * (len(times) - 1))]
+    goals.goal(f"the others are told so ({', '.join(code for _, code in codes)}); 99th percentile in seconds, "
+               f"at most {QUICK}", value=p99, passed=p99 <= QUICK, count=len(rejected))  # fmt: skip
+    goals.goal("with a status that says when to come again", value=str(sorted({s for s, _ in codes})),
+               passed={s for s, _ in codes} <= {429, 503}, count=len(rejected))  # fmt: skip
+    shares = Counter(each.tenant for each in answered)
+    unfair = (
+        max(shares.values()) / min(shares.values()) if len(shares) == len(TENANTS) else float("inf")
+    )
+    asked = Counter(each.tenant for each in told)
+    goals.goal(f"one tenant asks {asked['acme'] / asked['globex']:.1f} times as much as another and gets at "
+               f"most {UNFAIR} times as much", value=unfair, passed=unfair <= UNFAIR, count=len(answered))  # fmt: skip
+
+
+def _residents(server: Process, at: Home) -> set[str]:
+    admin = {"Authorization": f"Bearer {at.admin}"}
+    got = httpx2.get(f"{server.admin_url}/admin/residents", headers=admin).json()
+    return {each["digest"] for each in got["residents"]}
+
+
+def _seen(server: Process) -> None:
+    """Until the last release is followed, and with it the known good file is written."""
+    end = time.monotonic() + 20
+    while "acme/other" not in str(server.client.get("/v1/models").json()):
+        if time.monotonic() > end:
+            raise TimeoutError("the release was not seen")
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+def _restored(goals: Goals, server: Process, at: Home) -> None:
+    goals.goal(f"after kill -9 it is ready again within {READY:g} s", value=server.ready_in,
+               passed=server.ready_in <= READY, count=1)  # fmt: skip
+    wanted = {str(at.registry.resolve(f"{tenant}/p").digest) for tenant in TENANTS}
+    end = time.monotonic() + 5
+    while not wanted <= _residents(server, at) and time.monotonic() < end:
+        time.sleep(0.05)
+    there = len(wanted & _residents(server, at))
+    goals.goal("what was in use before is loaded before anybody asks", value=there,
+               passed=there == len(TENANTS), count=len(TENANTS))  # fmt: skip
+
+
+def _nobody_waits_in_vain(goals: Goals, crowd: Crowd, peak: float) -> None:
+    """Places for a thousand: the queue would grow for as long as they come, were it not for the deadline."""
+    told = crowd.keep_coming(TIMES * peak, 2 * DEADLINE, dict.fromkeys(TENANTS, 1.0))
+    longest = max(each.seconds for each in told)
+    late = Counter(each.code for each in told if each.status == 504)
+    goals.goal(f"a deadline of {DEADLINE:g} s and no limit to the queue: nobody waits {LATE:g} s longer",
+               value=longest, passed=longest <= DEADLINE + LATE and late.total() > 0, count=len(told))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a stream ended."""
+
+    done: bool
+    error: str
+    """Code of its error event; empty if there was none."""
+    events: int
+
+
+def _stream(server: Process, tokens: int) -> Ending:
+    body = {"model": "acme/p", "prompt": PROMPT, "max_tokens": tokens, "stream": True}
+    events, done, error = 0, False, ""
+    try:
+        with server.client.stream("POST", "/v1/completions", json=body) as got:
+            for line in got.iter_lines():
+                events += line.startswith("data: {")
+                done |= line == "data: [DONE]"
+                if line.startswith("data: {") and '"error"' in line:
+                    error = json.loads(line.removeprefix("data: "))["error"]["code"]
+    except httpx2.HTTPError:
+        pass  # cut: neither done nor an error
+    return Ending(done, error, events)
+
+
+def _let_out(goals: Goals, server: Process) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        short = [pool.submit(_stream, server, 20) for _ in range(2)]
+        long = [pool.submit(_stream, server, 240) for _ in range(20)]
+        time.sleep(0.3)
+        server.running.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        late = server.ask("acme/p")
+        endings = [each.result() for each in (*short, *long)]
+    status = server.running.wait(30)
+    cut = [each for each in endings if not each.done and not each.error]
+    whole, told = sum(each.done for each in endings), [e.error for e in endings if e.error]
+    goals.goal(f"SIGTERM: of {len(endings)} streams, those that are cut without a word", value=len(cut),
+               passed=not cut and whole >= 2, count=len(endings))  # fmt: skip
+    goals.goal(f"after the grace of {GRACE:g} s the rest has an error event ({', '.join(sorted(set(told)))})",
+               value=len(told), passed=0 < len(told) < len(endings), count=len(endings))  # fmt: skip
+    goals.goal("who comes meanwhile is told to ask another one", value=late.code,
+               passed=late.code == "serving.draining" and late.retry_after <= 2, count=1)  # fmt: skip
+    goals.goal("exit status", value=status, passed=status == 0, count=1)
