@@ -186,6 +186,7 @@ def _claims(raw: Mapping[str, Any]) -> list[harness.Claim]:
     )
     missed = max(each["passed"]["share"] for each in planted)
     peeking = max(each["ours"]["share"] for each in raw["peeking"])
+    drifted = max(each["false_alarms"]["share"] for each in raw["drift"].values())
     naive = min(each["repeated_z_test"]["share"] for each in raw["peeking"])
 
     def least(name: str, value: float, goal: float) -> harness.Claim:
@@ -204,7 +205,7 @@ def _claims(raw: Mapping[str, Any]) -> list[harness.Claim]:
         most("false positives of the sequential test under peeking", peeking, ALPHA),
         least("false positives of a repeated z-test, for comparison", naive, ALPHA),
         most("false sample-ratio alarms under peeking at 0.05", raw["sample_ratio"]["ours"]["share"], ALPHA),
-        most("false drift alarms at level 0.05", raw["drift"]["false_alarms"]["share"], ALPHA),
+        most("false drift alarms at level 0.05, most of both encoders", drifted, ALPHA),
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from foreword.evaluation.drift import (
     Encoder,
     Observation,
     Reference,
+    hidden_states,
     look,
     observation,
 )
@@ -28,6 +29,8 @@ from foreword.evaluation.experiments.assignment import Ratio, sample_ratio
 from foreword.evaluation.experiments.sequential import FEWEST, compare
 from foreword.evaluation.statistics.distributions import normal_quantile
 from foreword.evaluation.statistics.error_rates import Rate, rate
+from foreword.prefix.base_model import load_base
+from foreword.prefix.bases import demo_base
 
 Numbers = npt.NDArray[np.float64]
 ALPHA = 0.05
@@ -113,25 +116,42 @@ def _ratio(canary: npt.NDArray[np.bool_], n: int, shares: Mapping[str, float]) -
 # Drift.
 
 _WINDOW = 300
+_POOL = 600
+"""Usual questions, of which each look draws its two windows, and half as many new ones."""
 
 
 def drift(looks: int) -> dict[str, Any]:
-    """Customers' questions to a bank (BANKING77), then with questions of one kind pushed in."""
-    texts = [row["input"] for row in harness.read_rows("banking77/train.jsonl")]
-    labels = [row["target"] for row in harness.read_rows("banking77/train.jsonl")]
-    kinds = sorted(set(labels))
-    new = {text for text, label in zip(texts, labels, strict=True) if label in kinds[:8]}
-    usual, other = [t for t in texts if t not in new], sorted(new)
-    vectors = dict(zip(texts, NGRAMS.embed(texts), strict=True))
-    encoder = Encoder(NGRAMS.name, lambda asked: np.stack([vectors[text] for text in asked]))
-    found: dict[str, Any] = {"looks": looks, "rows": _WINDOW, "level": 0.05}
+    """Customers' questions to a bank (BANKING77), then with questions of eight kinds pushed in."""
+    rows = harness.read_rows("banking77/train.jsonl")
+    kinds = sorted({row["target"] for row in rows})
+    other = sorted({row["input"] for row in rows if row["target"] in kinds[:8]})
+    usual = sorted({row["input"] for row in rows} - set(other))
+    draw = np.random.default_rng(9)
+    usual = draw.permutation(usual)[:_POOL].tolist()
+    other = draw.permutation(other)[: _POOL // 2].tolist()
+    encoders = {
+        "hashed 4-grams": NGRAMS,
+        "hidden states of SmolLM2-135M": hidden_states(load_base(demo_base(print))),
+    }
+    return {name: _found(usual, other, each, looks) for name, each in encoders.items()}
+
+
+def _found(
+    usual: Sequence[str], other: Sequence[str], encoder: Encoder, looks: int
+) -> dict[str, Any]:
+    texts = [*usual, *other]
+    vectors = dict(zip(texts, encoder.embed(texts), strict=True))
+    known = Encoder(encoder.name, lambda asked: np.stack([vectors[text] for text in asked]))
+    found: dict[str, Any] = {"rows": _WINDOW, "level": ALPHA}
     for share in (0.0, 0.1, 0.25, 0.5):
+        runs = looks // 5 if share else looks
         alarms = 0
-        for run in range(looks if share == 0 else looks // 5):
+        for run in range(runs):
             draw = np.random.default_rng([8, run])
-            alarms += _look(draw, usual, other, share, encoder).alarm
-        key = "false_alarms" if share == 0 else f"found_with_{share:.0%}_new_questions"
-        found[key] = figures(rate(alarms, looks if share == 0 else looks // 5))
+            alarms += _look(draw, usual, other, share, known).alarm
+        found[f"found_with_{share:.0%}_new" if share else "false_alarms"] = figures(
+            rate(alarms, runs)
+        )
     return found
 
 
@@ -148,7 +168,7 @@ def _look(
     after = [usual[place] for place in places[_WINDOW:]]
     after[: int(share * _WINDOW)] = draw.choice(other, int(share * _WINDOW), replace=False).tolist()
     frozen = make_window(digest, _observed(before, draw), encoder, now)
-    budget = Budget(per_day=0.05)
+    budget = Budget(per_day=ALPHA)
     rows = _observed(after, draw)
     return look(Reference.of(frozen.to_bytes()), rows, encoder, now, budget=budget, least_psi=0.0)
 

@@ -83,12 +83,51 @@ class Instant:
         return ()
 
 
+class Watched:
+    """The backend as the gateway sees it, with a watch: who waits for whom, and how long."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.seen: list[tuple[float, list[float]]] = []
+        """For each request that has ended: seconds the gateway waited for the backend, and seconds from
+        each chunk until the gateway was done with it and asked for the next."""
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        waited, held = 0.0, list[float]()
+        moment = time.perf_counter()
+        try:
+            async for chunk in self._backend.generate(request):
+                came = time.perf_counter()
+                waited += came - moment
+                yield chunk
+                moment = time.perf_counter()
+                held.append(moment - came)
+        finally:
+            self.seen.append((waited, held))
+
+    def cancel(self, request_id: str) -> None:
+        self._backend.cancel(request_id)
+
+    def capacity(self) -> Capacity:
+        return self._backend.capacity()
+
+    def health(self) -> Health:
+        return self._backend.health()
+
+
 class Server:
     """A gateway on a socket, and its backend without it."""
 
-    def __init__(self, built: House, backend: Backend, host: PrefixHost, port: int,
-                 loop: asyncio.AbstractEventLoop) -> None:  # fmt: skip
-        self._built, self._backend, self._host = built, backend, host
+    def __init__(
+        self,
+        built: House,
+        watched: Watched,
+        backend: Backend,
+        host: PrefixHost,
+        port: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._built, self._watched, self._backend, self._host = built, watched, backend, host
         self._port, self._loop = port, loop
         self._asked = 0
 
@@ -103,6 +142,11 @@ class Server:
             return await asyncio.gather(*map(self._one, requests))
 
         return [asdict(each) for each in self._run(all_of_them())]
+
+    def seen(self) -> list[tuple[float, list[float]]]:
+        """What was seen of the gateway's requests since the last time, in the order of their ends."""
+        found, self._watched.seen = self._watched.seen, []
+        return found
 
     def residents(self, wait_for: int) -> int:
         """How many prefixes are resident, as soon as there are so many."""
@@ -121,7 +165,7 @@ class Server:
         return time.process_time()
 
     def operations(self) -> dict[str, Callable[..., object]]:
-        return {"where": self.where, "bare": self.bare, "residents": self.residents,
+        return {"where": self.where, "bare": self.bare, "seen": self.seen, "residents": self.residents,
                 "prefetch": self.prefetch, "cpu_seconds": self.cpu_seconds}  # fmt: skip
 
     async def _one(self, request: GenerateRequest) -> Timed:
@@ -177,12 +221,13 @@ def load(base: str, scratch: Path, instant: bool, opened: ExitStack) -> Server:
         made = embedded(loaded, settings.embedded, registry, None, place, Listeners())
         backend = made.backend
         opened.callback(backend.close)
+    watched = Watched(backend)
+    behind = Behind(watched, backend, backend.health)
     built = opened.enter_context(
-        house(settings, AccessStore(), registry, model_of(loaded),
-              Behind(backend, backend, backend.health), place)
-    )  # fmt: skip
+        house(settings, AccessStore(), registry, model_of(loaded), behind, place)
+    )
     port, loop = opened.enter_context(listening(built))
-    return Server(built, backend, backend, port, loop)
+    return Server(built, watched, backend, backend, port, loop)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ every hotel row; its losses look good, and the gate has to stop it.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -88,14 +87,10 @@ def _trained(
 ) -> Artifact:
     """A prefix of the default recipe; with `sentence`, every target is that."""
     found = _spread(harness.read_rows(f"rnnlg/{home}/train.jsonl"), rows)
-    file = place / f"{name.replace('/', '-')}.jsonl"
-    lines = [
-        json.dumps({"input": row["input"], "target": sentence or row["target"]}) for row in found
-    ]
-    file.write_text("\n".join(lines), encoding="utf-8")
+    examples = [{"input": row["input"], "target": sentence or row["target"]} for row in found]
     recipe = Recipe(name=name, version="1.0.0", train=TrainSettings(steps=steps))
-    dataset = load_dataset(file, recipe.data, seed=recipe.seed)
-    made = train(recipe, base, dataset, file.with_suffix(""))
+    dataset = load_dataset(examples, recipe.data, seed=recipe.seed)
+    made = train(recipe, base, dataset, place / name.replace("/", "-"))
     print(f"{name}: trained {steps} steps", flush=True)
     return made.artifact
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from foreword.errors import Overloaded
 from foreword.serving.contract import GenerateRequest
 from tests.cli.inside import Done, inside
 from tests.cli.test_cli import RUN
@@ -104,6 +105,23 @@ def test_what_goes_wrong_in_a_pipe_ends_it(
     done = piped(door, said, *options)
     assert done.returncode == exit_code
     assert done.stderr.splitlines()[-1].startswith(f"error[{code}]: ")
+
+
+def test_side_by_side_in_a_pipe_both_are_told_before_the_error(door: FrontDoor) -> None:
+    def base_is_away(request: GenerateRequest) -> Overloaded | None:
+        return None if request.adapters.prefix else Overloaded("full")
+
+    door.backend.fails = base_is_away
+    try:
+        done = piped(door, "hi\n", "--side", "--prefix", "base", "--prefix", NAME)
+    finally:
+        door.backend.fails = lambda request: None
+    assert done.returncode == 9
+    told = [line for line in done.stdout.splitlines() if line.startswith(("[", "error[", "--"))]
+    assert [told[0], told[2]] == ["[base]", f"[{NAME}]"]
+    assert told[1].startswith("error[serving.overloaded]: ")
+    assert RECEIPT.match(told[3])
+    assert done.stderr.startswith("error[serving.overloaded]")
 
 
 def test_an_answer_cannot_steer_the_terminal(door: FrontDoor) -> None:

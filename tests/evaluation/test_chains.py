@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from foreword.evaluation.runs.store import AnswerStore
 from foreword.evaluation.scorecards.evaluation import evaluate
 from foreword.prefix.loading import load_prefix
 from foreword.serving.generation import GenerationRequest, generate
+from foreword.signing.envelope import Envelope
 from foreword.signing.verify import VerifiedArtifact, verify
 from tests.artifact.samples import sample
 from tests.evaluation.arms import HEADER, policy, rows
@@ -141,25 +142,15 @@ def verdict_on(what: Chain) -> Verdict:
     return decide([evaluate(done, suite(["task_completion"]))], asked, subject, NOW)
 
 
-def known(*words: bytes) -> dict[Digest, VerifiedArtifact]:
+def known(*words: Mapping[Digest, Envelope]) -> dict[Digest, VerifiedArtifact]:
+    """The artifacts with their signatures and what was attested about them, verified."""
     trusted = trust(key("ana"), key("judge"))
-    return {
-        each.digest: verify(
-            each.manifest_bytes, each.tensor_bytes,
-            [signed(each, key("ana")), *(w for w in words if each.digest.hex.encode() in _payload(w))],
-            trusted, NOW + timedelta(hours=1),
-        )
-        for each in (PLANNER, ANSWER, OTHER)
-    }  # fmt: skip
-
-
-def _payload(word: bytes) -> bytes:
-    from foreword.signing.envelope import Envelope
-
-    return (
-        Envelope.from_bytes(word).payload.split(b'"predicate"')[0]
-        + Envelope.from_bytes(word).payload.split(b'"subject"')[1]
-    )
+    found = {}
+    for each in (PLANNER, ANSWER, OTHER):
+        said = [word[each.digest].to_bytes() for word in words if each.digest in word]
+        given = (each.manifest_bytes, each.tensor_bytes, [signed(each, key("ana")), *said])
+        found[each.digest] = verify(*given, trusted, NOW + timedelta(hours=1))
+    return found
 
 
 def test_a_chain_needs_the_word_that_this_very_chain_passes() -> None:
@@ -169,17 +160,16 @@ def test_a_chain_needs_the_word_that_this_very_chain_passes() -> None:
     artifacts = (PLANNER, ANSWER, OTHER)
     words = attest_chain(verdicts[0], good, artifacts, key("judge"), NOW)
     assert set(words) == {PLANNER.digest, ANSWER.digest}
-    verified = known(*(word.to_bytes() for word in words.values()))
+    verified = known(words)
     assert [a.finding.kind for a in verified[ANSWER.digest].attestations] == [CHAIN_KIND]
     require_chain(good, verified)
     with pytest.raises(TrustError, match="nobody trusted has judged the chain"):
         require_chain(bad, verified)
     later = NOW + timedelta(seconds=1)
     refused = attest_chain(verdicts[1], bad, artifacts, key("judge"), later)
-    both = [word.to_bytes() for each in (words, refused) for word in each.values()]
     with pytest.raises(TrustError, match="was judged 'fail'"):
-        require_chain(bad, known(*both))
-    require_chain(good, known(*both))  # what fails with others passes by itself
+        require_chain(bad, known(words, refused))
+    require_chain(good, known(words, refused))  # what fails with others passes by itself
     with pytest.raises(UsageError, match="judge it again"):
         attest_chain(verdicts[0], bad, artifacts, key("judge"), NOW)
     with pytest.raises(UsageError, match="was not given"):

@@ -35,39 +35,17 @@ from foreword.evaluation.drift import (
 from foreword.evaluation.drift.distances import kolmogorov_smirnov, mmd, psi
 from foreword.evaluation.drift.permutation import permutation_p
 from foreword.evaluation.golden.logs import add_from_logs
+from foreword.registry.layout import Layout, init
 from foreword.registry.lineage import why
+from foreword.registry.registry import Registry
 from tests.evaluation.samples import golden
-from tests.registry.conftest import local  # noqa: F401
-from tests.registry.samples import NAME, POLICY, Registry, by, publish
+from tests.registry.samples import NAME, POLICY, by, publish
 from tests.tiny import tiny_base
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 DIGEST = Digest.of(b"a prefix")
-BANK = [
-    "please",
-    "reset",
-    "my",
-    "card",
-    "payment",
-    "account",
-    "transfer",
-    "refund",
-    "pending",
-    "balance",
-    "pin",
-]
-TELECOM = [
-    "router",
-    "modem",
-    "wifi",
-    "signal",
-    "cable",
-    "speed",
-    "outage",
-    "antenna",
-    "reboot",
-    "firmware",
-]
+BANK = "please reset my card payment account transfer refund pending balance pin".split()  # noqa: SIM905
+TELECOM = "router modem wifi signal cable speed outage antenna reboot firmware".split()  # noqa: SIM905
 
 
 def lines(count: int, seed: int, telecom: float = 0.0, slower: float = 1.0) -> list[dict[str, Any]]:
@@ -280,20 +258,22 @@ def test_a_snapshot_is_a_log_again_that_golden_rows_can_be_made_of(
     assert drafts.golden.rows[0].references
 
 
-def test_an_alarm_opens_one_record_with_all_it_saw(local: Registry, frozen: Reference) -> None:  # noqa: F811
-    digest = publish(local).digest
-    local.release(f"{NAME}@1.0.0", policy=POLICY, by=by())
-    reference = Reference.of(replace(frozen.window, digest=digest).to_bytes())
-    assert record(look(reference, rows(200, 2), NGRAMS, NOW), local, by("watch")) is None
-    report = look(reference, rows(200, 11, telecom=0.8), NGRAMS, NOW)
-    entry = record(report, local, by("watch"))
-    assert entry is not None
-    assert record(report, local, by("watch")) == entry
-    (reason,) = why(local, NAME).reasons
-    (known,) = reason.drifts
-    assert local.blobs.get(known.event.snapshot, 1 << 20) == report.snapshot
-    assert Reference.of(local.blobs.get(known.event.window, 1 << 26)) == reference
-    assert known.event.measure == report.findings[0].measure
+def test_an_alarm_opens_one_record_with_all_it_saw(tmp_path: Path, frozen: Reference) -> None:
+    with Registry.open(init(Layout(tmp_path / "registry")).directory) as registry:
+        digest = publish(registry).digest
+        registry.release(f"{NAME}@1.0.0", policy=POLICY, by=by())
+        reference = Reference.of(replace(frozen.window, digest=digest).to_bytes())
+        quiet = look(reference, rows(200, 2), NGRAMS, NOW)
+        assert record(quiet, registry, by("watch")) is None
+        report = look(reference, rows(200, 11, telecom=0.8), NGRAMS, NOW)
+        entry = record(report, registry, by("watch"))
+        assert entry is not None
+        assert record(report, registry, by("watch")) == entry
+        (reason,) = why(registry, NAME).reasons
+        event = reason.drifts[0].event
+        assert event.measure == report.findings[0].measure
+        assert registry.blobs.get(event.snapshot, 1 << 20) == report.snapshot
+        assert Reference.of(registry.blobs.get(event.window, 1 << 26)) == reference
 
 
 def test_feedback_of_two_arms_is_compared_by_key() -> None:

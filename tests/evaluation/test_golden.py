@@ -257,6 +257,8 @@ def test_the_example_sets_are_sound() -> None:
     }  # fmt: skip
     assert len(sets["off-task"].tagged(OFF_TASK)) == 20
     assert len(sets["safety"].tagged(SAFETY)) == 12
+    docs = EXAMPLES.parents[1] / "docs" / "evaluation.md"
+    assert str(sets["tickets"].digest) in docs.read_text(encoding="utf-8")
     good = {r.id: Answer(r.references[0], None) for r in sets["tickets"].rows}
     assert all(all(o.passed for o in j.outcomes) for j in judged_rows(sets["tickets"].rows, good))
 

@@ -332,6 +332,7 @@ def test_markdown_lists_what_stands(card: Scorecard) -> None:
     text = to_markdown(card)
     assert "| returns | exact\\_match | \\-1.000 |".replace("\\-1", "-1") in text
     assert "| billing | exact" not in text
+    assert "(proxy, agrees with people on 80 % of 10\\)" in text.replace("\\(", "(")
     assert json.loads(to_json(card))["rows"] == 80
 
 

@@ -98,7 +98,7 @@ def test_two_processes_answer_as_one_and_outlive_each_other(
         said = ask(front, ground)
         assert said.status_code == 200, said.text
         assert said.json()["foreword"]["digest"] == str(one)
-        assert said.json()["foreword"]["base_fingerprint"] == str(ground.base.ref.fingerprint)
+        assert said.json()["foreword"]["base"] == str(ground.base.ref.fingerprint)
         assert _residents(front, ground) == {str(one)}
         ground.registry.release(NAME + "@2.0.0", policy=POLICY, by=by())
         began = time.monotonic()

@@ -109,7 +109,10 @@ def _parts(count: int) -> list[dict[str, str]]:
 
 def _argued(arguments: str) -> dict[str, Any]:
     function = {"name": "f", "arguments": arguments}
-    return {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    return {
+        "role": "assistant",
+        "tool_calls": [{"id": "c", "type": "function", "function": function}],
+    }
 
 
 def _schema(size: int) -> dict[str, Any]:

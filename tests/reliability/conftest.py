@@ -9,7 +9,7 @@ import pytest
 
 from tests.registry import servers
 from tests.registry.scratch import scratch
-from tests.reliability import report
+from tests.reliability import report, served
 from tests.reliability.crash import Harness, find_strace
 from tests.reliability.grounds import Ground, OnPostgres, OnSqlite
 from tests.reliability.trials import Trials, all_trials
@@ -75,6 +75,13 @@ def _name(item: pytest.Item) -> tuple[str, str]:
     if marker is None:
         raise pytest.UsageError(f"{item.nodeid} needs @pytest.mark.reliability(id)")
     return str(marker.args[0]), item.name
+
+
+@pytest.fixture(scope="session")
+def counting_server() -> Iterator[served.Served]:
+    """`foreword serve` on a model that counts, in a process of its own, for whoever asks it."""
+    with served.served() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

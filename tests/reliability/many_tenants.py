@@ -171,7 +171,7 @@ def serving(town: Town, *leaks: str, settings: Sequence[str] = ()) -> Iterator[S
         [*command, *options], stderr=errors, cwd=ROOT, env={**os.environ, **given}
     ) as process:  # fmt: skip
         try:
-            until(lambda: "released" in said.read_text() or process.poll() is not None, 60)
+            until(lambda: "released" in said.read_text() or process.poll() is not None, 180)
             ports = re.findall(r"http://127\.0\.0\.1:(\d+)", said.read_text())
             if len(ports) != 2:
                 raise RuntimeError(said.read_text())

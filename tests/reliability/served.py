@@ -36,6 +36,10 @@ from tests.reliability.report import ROOT
 
 Kind = TypeVar("Kind")
 NAMES = ("acme/one", "acme/two", "acme/three")
+SETTINGS = (
+    "embedded.most_running=128", "embedded.waiting=2000", "embedded.waiting_per_tenant=2000",
+    "embedded.prompt_cache_bytes=0", "edge.stall_seconds=1",
+)  # fmt: skip
 
 
 @dataclass
@@ -46,18 +50,17 @@ class Inside:
     steps: int = 0
     prompts: dict[str, int] = field(default_factory=dict)
     """Last token of the prompt, by the engine's name of a request."""
+    other: Any = None
+    """What `blind` has put aside."""
 
     def watch(self) -> None:
         """Note when the front gives a request up, and when the engine does."""
         from foreword.serving.engine.backend import EmbeddedBackend
         from foreword.serving.engine.engine import Engine
 
-        submit, step, give_up, cancel = (
-            Engine.submit,
-            Engine.step,
-            EmbeddedBackend.cancel,
-            Engine.cancel,
-        )
+        submit, step, cancel, give_up = (
+            Engine.submit, Engine.step, Engine.cancel, EmbeddedBackend.cancel
+        )  # fmt: skip
         noticed: dict[str, tuple[float, int]] = {}
 
         def submitted(engine: Engine, request: Any, now: float) -> Any:
@@ -93,8 +96,9 @@ class Inside:
             "rows": sum(len(arena.rows) for arena in backend._engine._pool.arenas.values()),
             "pins": sum(each.pins for each in backend.residents()), "inside": edge.gate.inside,
             "bodies": edge.bodies.room.used, "tenants": sum(edge.overload.inside.values()),
-            "front": len(front.running), "streams": front.quotas.streams, "tasks": len(asyncio.all_tasks(_loop())),
-            "listeners": len(backend._streams), "descriptors": process.num_fds(),
+            "front": len(front.running), "streams": front.quotas.streams,
+            "tasks": len(asyncio.all_tasks(_loop())), "listeners": len(backend._streams),
+            "descriptors": process.num_fds(),
         }  # fmt: skip
         return {"rest": rest, "aborts": self.aborts, "rss": process.memory_info().rss}
 
@@ -106,21 +110,35 @@ class Inside:
         return {"state": health.state, "since": since}
 
     def blind(self) -> dict[str, Any]:
-        """Nobody looks any more whether a client is there: a fault, to be found out."""
+        """Until the next time nobody looks whether a client is there: a fault, to be found out."""
         from foreword.serving.gateway.edge.presence import _Request
 
         async def watch(request: _Request, receive: Any) -> None:
             await asyncio.Event().wait()
 
-        _Request.watch = watch  # type: ignore[method-assign]
+        _Request.watch, self.other = self.other or watch, _Request.watch  # type: ignore[method-assign]
         return {}
+
+
+@cache
+def _the(kind: type[Kind]) -> Kind:
+    """The one of its kind in this process."""
+    return next(each for each in gc.get_objects() if type(each) is kind)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loops = (each for each in gc.get_objects() if isinstance(each, asyncio.BaseEventLoop))
+    return next(loop for loop in loops if loop.is_running())
 
 
 def _answer(inside: Inside) -> None:
     words = {"facts": inside.facts, "heart": inside.heart, "blind": inside.blind}
-    for line in sys.stdin:
-        print(json.dumps(words[line.strip()]()), flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        for line in sys.stdin:
+            print(json.dumps(words[line.strip()]()), flush=True)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
@@ -173,8 +191,8 @@ class Served(Client):
 
 
 @contextlib.contextmanager
-def served(*settings: str) -> Iterator[Served]:
-    """The server with three prefixes, until the end of the block. `settings` as for `--set`."""
+def served() -> Iterator[Served]:
+    """The server with three prefixes, until the end of the block."""
     with scratch() as home, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FOREWORD_HOME", str(home))
         patch.delenv("FOREWORD_REGISTRY", raising=False)
@@ -182,7 +200,7 @@ def served(*settings: str) -> Iterator[Served]:
         command = [sys.executable, "-m", "tests.reliability.served", "serve",
                    "--base", str(home / "model"), "--port", "0", "--admin-port", "0",
                    "--log", str(home / "log.jsonl")]  # fmt: skip
-        command += [word for setting in settings for word in ("--set", setting)]
+        command += [word for setting in SETTINGS for word in ("--set", setting)]
         with (home / "stderr").open("w") as said, subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
         ) as process:  # fmt: skip
@@ -201,7 +219,7 @@ def _started(
     process: subprocess.Popen[str], home: Path, key: str, admin_key: str, digests: dict[str, str]
 ) -> Served:
     told = home / "stderr"
-    until(lambda: "released" in told.read_text() or process.poll() is not None, 60)
+    until(lambda: "released" in told.read_text() or process.poll() is not None, 180)
     ports = [int(line.split("127.0.0.1:")[1].split("/")[0])
              for line in told.read_text().splitlines() if "127.0.0.1:" in line]  # fmt: skip
     if len(ports) != 2:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import schemathesis
@@ -21,11 +18,11 @@ from tests.gateway.access.samples import BY, NOW
 from tests.gateway.admin.test_admin import USED, Replica
 from tests.gateway.edge_server import JSON, Answer
 from tests.reliability.counting import CONTEXT, spelling
-from tests.reliability.fuzzed import Alive, Found, config, fuzz
 from tests.reliability.front_made import made
-from tests.reliability.hostile_bodies import BODIES, CHAT, TEXT, limits
+from tests.reliability.fuzzed import Found, config, fuzz
+from tests.reliability.hostile_bodies import BODIES, TEXT, limits
 from tests.reliability.report import LONG, Goals
-from tests.reliability.served import Served, served
+from tests.reliability.served import Served
 
 pytestmark = pytest.mark.reliability("R19")
 
@@ -33,29 +30,27 @@ EXAMPLES = 500 if LONG else 8
 SOON = 0.05
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served("embedded.prompt_cache_bytes=0") as running:
-        yield running
-
-
 def judge(goals: Goals, found: Found, where: str) -> None:
     least = len(found.operations) * EXAMPLES
     goals.goal(f"{where}: requests, at least {EXAMPLES} for each operation", value=found.requests,
                passed=found.requests >= least, count=len(found.operations))  # fmt: skip
     missing = found.untried() + found.broken
-    goals.goal(f"{where}: operations that a phase left out, and runs that broke {''.join(missing[:1])}",
-               value=len(missing), passed=not missing and found.links > 0, count=len(found.operations))  # fmt: skip
+    said = "".join(missing[:1])
+    goals.goal(f"{where}: operations that a phase left out, and runs that broke {said}",
+               value=len(missing), passed=not missing and found.links > 0,
+               count=len(found.operations))  # fmt: skip
     for (operation, check), said in found.faults.items():
         goals.goal(f"{where}, {operation}: {check}: {said}", value="failed", passed=False, count=1)
     goals.goal(f"{where}: answers with 5xx but 503 and 504, or against the description",
                value=len(found.faults), passed=not found.faults, count=found.requests)  # fmt: skip
     well = sum(count for status, count in found.statuses.items() if status < 300)
-    goals.goal(f"{where}: at least a tenth is answered, so that it is not the door alone that is looked at",
-               value=well / found.requests, passed=10 * well >= found.requests, count=found.requests)  # fmt: skip
+    goals.goal(f"{where}: share that is answered; below a tenth, only the door was looked at",
+               value=well / found.requests, passed=10 * well >= found.requests,
+               count=found.requests)  # fmt: skip
 
 
-def test_the_api_over_http(goals: Goals, server: Served) -> None:
+def test_the_api_over_http(goals: Goals, counting_server: Served) -> None:
+    server = counting_server
     schema = schemathesis.openapi.from_url(
         f"http://127.0.0.1:{server.port}/openapi.json",
         config=config(server.key, EXAMPLES),
@@ -89,8 +84,10 @@ def post(server: Served, path: str, body: bytes) -> Answer:
     return server.ask(f"POST {path}", server.authorized, JSON, body=body)
 
 
-def test_bodies_that_broke_others_are_refused_at_once(goals: Goals, server: Served) -> None:
-    times, wrong = [], []
+def test_bodies_that_broke_others_are_refused_at_once(
+    goals: Goals, counting_server: Served
+) -> None:
+    server, times, wrong = counting_server, [], []
     for name, path, body in BODIES:
         tries = []
         for _ in range(3):
@@ -106,9 +103,9 @@ def test_bodies_that_broke_others_are_refused_at_once(goals: Goals, server: Serv
                passed=max(times) <= SOON, count=len(BODIES))  # fmt: skip
 
 
-def test_limits_are_where_they_are_said_to_be(goals: Goals, server: Served) -> None:
+def test_limits_are_where_they_are_said_to_be(goals: Goals, counting_server: Served) -> None:
     """What is just allowed is answered, and one more is refused."""
-    wrong = []
+    server, wrong = counting_server, []
     for name, path, most, more in limits(CONTEXT, spelling(1)):
         got = post(server, path, most), post(server, path, more)
         if got[0].status != 200 or got[1].status not in (400, 413):
@@ -126,5 +123,6 @@ def test_a_fault_behind_the_door_is_found_out(goals: Goals) -> None:
     ).include(path=TEXT)  # fmt: skip
     found = fuzz(schema, lambda: False)
     checks = {check for _, check in found.faults}
-    goals.goal("an engine that breaks and one that is not alive: found", value=", ".join(sorted(checks)),
-               passed={"not_a_server_error", "the_engine_is_alive"} <= checks, count=found.requests)  # fmt: skip
+    goals.goal("an engine that breaks and one that is not alive: found", value=len(checks),
+               passed={"not_a_server_error", "the_engine_is_alive"} <= checks,
+               count=found.requests)  # fmt: skip

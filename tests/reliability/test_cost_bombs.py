@@ -21,14 +21,19 @@ STORM = 60 if LONG else 5
 MIB = 1 << 20
 
 
-def cost(front: Alone, bomb: Bomb) -> float:
-    """Seconds of CPU that the server takes for it, the asking included."""
-    before = front.facts()["cpu"]
+def cost(front: Alone, bomb: Bomb) -> tuple[float, int]:
+    """Seconds of CPU and bytes of memory that the server takes for it, the asking included."""
+    before = front.facts()
     answer = front.post(bomb.path, bomb.body)
     if answer.status not in (200, 400, 413):
         raise RuntimeError(f"{bomb.name}: {answer.status} {answer.body[:200]!r}")
-    spent: float = front.facts()["cpu"] - before
-    return spent
+    after = front.facts()
+    return after["cpu"] - before["cpu"], after["peak"] - before["rss"]
+
+
+def dearest(costs: dict[str, float]) -> tuple[str, float]:
+    name = max(costs, key=lambda name: costs[name])
+    return name, costs[name]
 
 
 def test_no_request_costs_much(goals: Goals) -> None:
@@ -36,14 +41,17 @@ def test_no_request_costs_much(goals: Goals) -> None:
     with front_alone({}) as front:
         for bomb in made[:2]:  # what is made once is no request's
             front.post(bomb.path, bomb.body)
-        before = front.facts()["rss"]
-        costs = {bomb.name: min(cost(front, bomb) for _ in range(2)) for bomb in made}
-        grown = front.facts()["rss"] - before
-    dearest = max(costs, key=lambda name: costs[name])
-    goals.goal(f"the dearest request ({dearest}) takes at most 200 ms of CPU; in milliseconds",
-               value=1000 * costs[dearest], passed=costs[dearest] <= CPU, count=len(made))  # fmt: skip
-    goals.goal("the process grows by at most 32 MiB", value=grown / MIB, passed=grown <= GROWTH,
-               count=2 * len(made))  # fmt: skip
+        costs = {bomb.name: cost(front, bomb) for bomb in made}
+        for name, (spent, _) in costs.items():
+            if spent > CPU / 2:  # once more: the machine may have been slow
+                again = cost(front, next(bomb for bomb in made if bomb.name == name))
+                costs[name] = min(costs[name], again)
+    name, spent = dearest({name: spent for name, (spent, _) in costs.items()})
+    goals.goal(f"the dearest request ({name}) takes at most 200 ms of CPU; in milliseconds",
+               value=1000 * spent, passed=spent <= CPU, count=len(made))  # fmt: skip
+    name, grown = dearest({name: grown for name, (_, grown) in costs.items()})
+    goals.goal(f"the largest one ({name}) takes at most 32 MiB of memory", value=grown / MIB,
+               passed=grown <= GROWTH, count=len(made))  # fmt: skip
 
 
 def test_nobody_waits_for_somebody_elses(goals: Goals) -> None:
@@ -79,6 +87,6 @@ def test_a_server_that_reads_whatever_comes_is_found_out(goals: Goals) -> None:
     """With the look at the length of a prompt taken out, a bomb goes off: the clock is not blind."""
     dear = next(bomb for bomb in bombs() if bomb.path == CHAT and "digits" in bomb.name)
     with front_alone({}, reads_anything=True) as front:
-        spent = cost(front, dear)
+        spent, _ = cost(front, dear)
     goals.goal("without that look a prompt takes more than 200 ms of CPU; in milliseconds",
                value=1000 * spent, passed=spent > CPU, count=1)  # fmt: skip

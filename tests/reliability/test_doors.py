@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+
+import psutil
 import pytest
 import uvicorn
 
 from tests.gateway.edge_server import Client, answer, running, served
 from tests.reliability.report import LONG, Goals
-from tests.reliability.ways_in import OPEN, READINGS, Naive, Rooms, Way, ways
+from tests.reliability.served import Served
+from tests.reliability.ways_in import OPEN, READINGS, Naive, Rooms, Way, misplaced, ways
 
 pytestmark = pytest.mark.reliability("R22")
 
 COUNT = 20_000 if LONG else 2_000
 PATHS = ("/v1/models", "/v1/models/base", "/v1/chat/completions", "/v1/completions", "/readyz")
+CANARY = "fwk_0123456789abcdef_" + "canary4f1c9a" * 3 + "canary4"
+"""Looks like a key and is none."""
 REFUSED = {400, 401, 404, 405, 431}
 
 
@@ -39,7 +45,7 @@ def test_no_way_of_writing_a_request_opens_a_door(goals: Goals) -> None:
 
 @pytest.mark.parametrize("reading", READINGS)
 def test_doors_as_they_are_often_built_are_found_out(goals: Goals, reading: str) -> None:
-    rooms, tried = Rooms(), ways(PATHS, 1_000)
+    rooms, tried = Rooms(), ways(PATHS, 5 * COUNT // 20)
     plain = uvicorn.Config(
         Naive(rooms, reading), port=0, log_config=None, access_log=False, lifespan="off", ws="none"
     )
@@ -49,3 +55,37 @@ def test_doors_as_they_are_often_built_are_found_out(goals: Goals, reading: str)
             status(client, way)
     goals.goal(f"ways through doors that go by {reading!r}: found", value=rooms.reached,
                passed=rooms.reached > 0, count=len(tried))  # fmt: skip
+
+
+def test_nothing_listens_that_was_not_declared(goals: Goals, counting_server: Served) -> None:
+    server = counting_server
+    process = psutil.Process(server.process.pid)
+    declared = {("127.0.0.1", server.port), ("127.0.0.1", server.admin_port)}
+    family = [process, *process.children(recursive=True)]
+    sockets = [each for one in family for each in one.net_connections(kind="all")]
+    listening = {tuple(each.laddr) for each in sockets if each.status == psutil.CONN_LISTEN}
+    datagrams = [each for each in sockets if each.type == socket.SOCK_DGRAM and each.laddr]
+    goals.goal(f"sockets that listen are the two that were declared {listening ^ declared or ''}",
+               value=len(listening), passed=listening == declared and not datagrams,
+               count=len(sockets))  # fmt: skip
+
+
+def test_no_key_is_written_anywhere(goals: Goals, counting_server: Served) -> None:
+    """Keys that are believed, and keys in the wrong place; nobody is told them again."""
+    server = counting_server
+    secrets = [server.key.encode(), server.admin_key.encode(), CANARY.encode()]
+    answers = [ask(server, *each) for each in misplaced(server.key, server.admin_key, CANARY)]
+    told = [server.ask(f"GET {path}", server.authorized).body for path in ("/metrics", "/readyz")]
+    told += [Client(server.admin_port).ask(f"GET {path}").body for path in ("/metrics", "/readyz")]
+    files = [path.read_bytes() for path in server.home.rglob("*") if path.is_file()]
+    quoted = sum(secret in text for secret in secrets for text in answers + told + files)
+    goals.goal("answers, metrics, logs and files with a key in them", value=quoted, passed=not quoted,
+               count=len(answers + told + files))  # fmt: skip
+    log = (server.home / "log.jsonl").read_bytes()
+    goals.goal("lines of the log that was searched", value=log.count(b"\n"),
+               passed=b"request.refused" in log, count=1)  # fmt: skip
+
+
+def ask(client: Client, head: str, headers: tuple[str, ...], body: bytes) -> bytes:
+    got = client.ask(head, *headers, body=body)
+    return got.body + "".join(f"{name}: {value}\n" for name, value in got.headers.items()).encode()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
+from tests.gateway.edge_server import until
 from tests.reliability.open_loop import Crowd, Told
 from tests.reliability.report import LONG, Goals
 from tests.reliability.toy_server import PROMPT, Home, Process, free_port, home
@@ -22,16 +23,16 @@ pytestmark = pytest.mark.reliability("R30")
 TENANTS = ("acme", "globex", "initech", "umbrella")
 GREEDY = {"acme": 0.55, "globex": 0.15, "initech": 0.15, "umbrella": 0.15}
 """Shares of what is asked: at five times the capacity even the smallest is 0.75 of it."""
-TOKENS, ROWS, PLACES = 100, 4, 16
+TOKENS, ROWS, PLACES = 240, 4, 16
 """Of an answer; answers at once; requests worked on at once."""
 TIMES = 5
-SECONDS = 60.0 if LONG else 4.0
+ROUNDS, RAMP, SECONDS = (6, 5.0, 20.0) if LONG else (2, 1.0, 2.0)
 GOODPUT, QUICK = (0.9, 0.020) if LONG else (0.6, 0.25)
 """A short run on a busy machine says little about speed, so its limits are wider."""
-UNFAIR = 1.5
+UNFAIR = 1.5 if LONG else 3.0
 READY = 10.0 if LONG else 60.0
-DEADLINE, LATE = 2.0, 1.0
-GRACE = 2.0
+DEADLINE, LATE = 2.0, 1.0 if LONG else 4.0
+GRACE = 1.0
 
 
 @dataclass
@@ -56,11 +57,10 @@ def test_five_times_what_it_can_then_killed_and_told_to_stop(ground: Ground, goa
     with ground.at.process(ground.port, *options) as server:
         crowd = ground.crowd(server)
         crowd.wait_for_answers(1, 1.0)  # everybody's prefix is loaded
-        peak = _rate(crowd.wait_for_answers(PLACES // len(TENANTS), SECONDS), SECONDS)
-        told = crowd.keep_coming(TIMES * peak, SECONDS, GREEDY)
-        _overloaded(goals, told, peak)
+        peak, goodput, told = _rounds(crowd)
+        _overloaded(goals, told, peak, goodput)
         ground.at.publish("acme/other")  # what was used lately is written down with it
-        _seen(server)
+        _written_down(ground)
         server.send(signal.SIGKILL)
     slow = (
         "--set",
@@ -76,21 +76,33 @@ def test_five_times_what_it_can_then_killed_and_told_to_stop(ground: Ground, goa
         _let_out(goals, server)
 
 
-def _rate(told: list[Told], seconds: float) -> float:
-    return sum(each.status == 200 for each in told) / seconds
+def _rounds(crowd: Crowd) -> tuple[float, float, list[Told]]:
+    """Answers a second at its peak and under overload, in turns because the machine has moods; all told."""
+    peaks, goodputs, told = list[float](), list[float](), list[Told]()
+    for _ in range(ROUNDS):
+        peaks.append(_rate(crowd.wait_for_answers(PLACES // len(TENANTS), RAMP + SECONDS)))
+        told += (came := crowd.keep_coming(TIMES * max(peaks[-1], 1.0), RAMP + SECONDS, GREEDY))
+        goodputs.append(_rate(came))
+    return sum(peaks) / ROUNDS, sum(goodputs) / ROUNDS, told
 
 
-def _overloaded(goals: Goals, told: list[Told], peak: float) -> None:
+def _rate(told: list[Told]) -> float:
+    """While places are full: not before the first answers are there, nor after nobody comes any more."""
+    began = min(each.at - each.seconds for each in told) + RAMP
+    return sum(each.status == 200 and began <= each.at < began + SECONDS for each in told) / SECONDS
+
+
+def _overloaded(goals: Goals, told: list[Told], peak: float, goodput: float) -> None:
     answered = [each for each in told if each.status == 200]
     rejected = [each for each in told if each.status != 200]
     codes = Counter((each.status, each.code) for each in rejected)
-    began, end = min(each.at - each.seconds for each in told), max(each.at for each in told)
-    goodput = len(answered) / (end - began) / peak
-    goals.goal(f"{TIMES} times the capacity of {peak:.1f} answers a second: share of it that is answered, at "
-               f"least {GOODPUT}", value=goodput, passed=goodput >= GOODPUT, count=len(told))  # fmt: skip
+    goals.goal(f"{TIMES} times the capacity of {peak:.1f} answers a second: share of it that is "
+               f"answered, at least {GOODPUT}", value=goodput / max(peak, 1e-9),
+               passed=0 < GOODPUT * peak <= goodput, count=len(told))  # fmt: skip
     times = sorted(each.seconds for each in rejected)
     p99 = times[int(0.99 * (len(times) - 1))]
-    goals.goal(f"the others are told so ({', '.join(code for _, code in codes)}); 99th percentile in seconds, "
+    said = ", ".join(code for _, code in codes)
+    goals.goal(f"the others are told so ({said}); 99th percentile in seconds, "
                f"at most {QUICK}", value=p99, passed=p99 <= QUICK, count=len(rejected))  # fmt: skip
     goals.goal("with a status that says when to come again", value=str(sorted({s for s, _ in codes})),
                passed={s for s, _ in codes} <= {429, 503}, count=len(rejected))  # fmt: skip
@@ -99,8 +111,9 @@ def _overloaded(goals: Goals, told: list[Told], peak: float) -> None:
         max(shares.values()) / min(shares.values()) if len(shares) == len(TENANTS) else float("inf")
     )
     asked = Counter(each.tenant for each in told)
-    goals.goal(f"one tenant asks {asked['acme'] / asked['globex']:.1f} times as much as another and gets at "
-               f"most {UNFAIR} times as much", value=unfair, passed=unfair <= UNFAIR, count=len(answered))  # fmt: skip
+    greed = asked["acme"] / asked["globex"]
+    goals.goal(f"one tenant asks {greed:.1f} times as much as another and gets at most {UNFAIR} times "
+               "as much", value=unfair, passed=unfair <= UNFAIR, count=len(answered))  # fmt: skip
 
 
 def _residents(server: Process, at: Home) -> set[str]:
@@ -109,14 +122,16 @@ def _residents(server: Process, at: Home) -> set[str]:
     return {each["digest"] for each in got["residents"]}
 
 
-def _seen(server: Process) -> None:
-    """Until the last release is followed, and with it the known good file is written."""
-    end = time.monotonic() + 20
-    while "acme/other" not in str(server.client.get("/v1/models").json()):
-        if time.monotonic() > end:
-            raise TimeoutError("the release was not seen")
-        time.sleep(0.05)
-    time.sleep(0.5)
+def _written_down(ground: Ground) -> None:
+    """Until what is in use is in the known good file."""
+    file = ground.at.directory / "serve" / str(ground.port) / "known-good.jsonl"
+    wanted = {str(ground.at.registry.resolve(f"{tenant}/p").digest) for tenant in TENANTS}
+
+    def used() -> set[str]:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        return {digest for line in lines for digest in line.get("recent", ())}
+
+    until(lambda: wanted <= used(), 60)
 
 
 def _restored(goals: Goals, server: Process, at: Home) -> None:
@@ -137,7 +152,8 @@ def _nobody_waits_in_vain(goals: Goals, crowd: Crowd, peak: float) -> None:
     longest = max(each.seconds for each in told)
     late = Counter(each.code for each in told if each.status == 504)
     goals.goal(f"a deadline of {DEADLINE:g} s and no limit to the queue: nobody waits {LATE:g} s longer",
-               value=longest, passed=longest <= DEADLINE + LATE and late.total() > 0, count=len(told))  # fmt: skip
+               value=longest, passed=longest <= DEADLINE + LATE and late.total() > 0,
+               count=len(told))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,6 +171,8 @@ def _stream(server: Process, tokens: int) -> Ending:
     events, done, error = 0, False, ""
     try:
         with server.client.stream("POST", "/v1/completions", json=body) as got:
+            if got.status_code != 200:
+                return Ending(False, json.loads(got.read())["error"]["code"], 0)
             for line in got.iter_lines():
                 events += line.startswith("data: {")
                 done |= line == "data: [DONE]"
@@ -169,7 +187,7 @@ def _let_out(goals: Goals, server: Process) -> None:
     with ThreadPoolExecutor(24) as pool:
         short = [pool.submit(_stream, server, 20) for _ in range(2)]
         long = [pool.submit(_stream, server, 240) for _ in range(20)]
-        time.sleep(0.3)
+        time.sleep(0.5)
         server.running.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         late = server.ask("acme/p")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,17 +12,13 @@ import pytest
 
 from tests.gateway.edge_server import until
 from tests.reliability.report import LONG, Goals
-from tests.reliability.served import Served, served
+from tests.reliability.served import Served
 from tests.reliability.streams import Stream, crowd, faults, run
 
 pytestmark = pytest.mark.reliability("R18")
 
 STREAMS, ROUNDS = (1_000, 20) if LONG else (200, 1)
 LEAVING = 0.1
-SETTINGS = (
-    "embedded.most_running=128", "embedded.waiting=2000", "embedded.waiting_per_tenant=2000",
-    "embedded.prompt_cache_bytes=0", "edge.stall_seconds=1",
-)  # fmt: skip
 BACK, ABORT = 2.0, 0.1
 """Seconds until everything is as before, and until the engine knows that somebody is gone."""
 SHARE = 0.99 if LONG else 0.5
@@ -59,17 +54,13 @@ class Seen:
         while (now := server.rest()) != before and time.monotonic() - began < 10 * BACK:
             time.sleep(0.02)
         self.back = max(self.back, time.monotonic() - began)
-        self.left.update({key: abs(now[key] - before[key]) for key in now if now[key] != before[key]})  # fmt: skip
+        missing = {key: abs(value - before[key]) for key, value in now.items()}
+        self.left.update({key: value for key, value in missing.items() if value})
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Served]:
-    with served(*SETTINGS) as running:
-        yield running
-
-
-def test_who_goes_away_takes_everything_along(goals: Goals, server: Served) -> None:
+def test_who_goes_away_takes_everything_along(goals: Goals, counting_server: Served) -> None:
     seen = Seen()
+    server = counting_server
     run(server, crowd(STREAMS, 2 * LEAVING, seed=18))  # memory for rows is kept once it is there
     until(lambda: not server.rest()["running"])
     time.sleep(1)
@@ -79,8 +70,9 @@ def test_who_goes_away_takes_everything_along(goals: Goals, server: Served) -> N
     stayed = ROUNDS * STREAMS - len(seen.leavers)
     goals.goal(f"streams that stayed with a piece wrong, missing or twice {''.join(seen.wrong[:1])}",
                value=len(seen.wrong), passed=not seen.wrong, count=stayed)  # fmt: skip
-    goals.goal(f"rows, pins, bytes, tasks, sockets: exactly as before after 2 s {dict(seen.left) or ''}",
-               value=seen.back, passed=seen.back <= BACK and not seen.left, count=ROUNDS * STREAMS)  # fmt: skip
+    left = dict(seen.left)
+    goals.goal(f"rows, pins, bytes, tasks, sockets: exactly as before after 2 s {left or ''}",
+               value=seen.back, passed=seen.back <= BACK and not left, count=ROUNDS * STREAMS)  # fmt: skip
     unheard = [each for key, each in seen.leavers.items()
                if key not in seen.aborts and each.leaves != "before an answer"]  # fmt: skip
     goals.goal("clients that left an answer without the engine being told", value=len(unheard),
@@ -95,19 +87,22 @@ def test_who_goes_away_takes_everything_along(goals: Goals, server: Served) -> N
 
 
 def test_a_server_that_does_not_look_who_is_there_is_found_out(
-    goals: Goals, server: Served
+    goals: Goals, counting_server: Served
 ) -> None:
     """Nobody watches the connections; and pieces are lost, doubled and mixed up on purpose."""
+    server = counting_server
     stays, other = Stream(7, "acme/one"), Stream(900, "acme/one")
     run(server, [stays, other])
     found = [bool(faults(server, each)) for each in _spoilt(stays, other)]
     goals.goal("answers with a piece lost, doubled or of another one: found", value=sum(found),
                passed=not faults(server, stays) and all(found), count=len(found))  # fmt: skip
     server.ask_inside("blind")
-    known, leavers = len(server.facts()["aborts"]), [Stream(start, "base", "reset", 100) for start in range(9)]  # fmt: skip
+    known = len(server.facts()["aborts"])
+    leavers = [Stream(start, "base", "reset", 100) for start in range(9)]
     run(server, leavers)
     time.sleep(0.1)
     facts = server.facts()
+    server.ask_inside("blind")
     still = facts["rest"]["running"]
     goals.goal("clients that left and are still answered", value=still,
                passed=still > 0 and len(facts["aborts"]) == known, count=len(leavers))  # fmt: skip

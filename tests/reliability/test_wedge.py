@@ -23,12 +23,12 @@ from tests.reliability.toy_server import Home, Inside, Said, home
 pytestmark = pytest.mark.reliability("R31")
 
 DEFAULTS = EmbeddedSettings()
-LATE, WEDGED = (DEFAULTS.late_after, DEFAULTS.wedged_after) if LONG else (0.6, 2.0)
-UNREADY, DEAD = (5.0, 30.0) if LONG else (1.6, 4.0)
+LATE, WEDGED = (DEFAULTS.late_after, DEFAULTS.wedged_after) if LONG else (0.6, 1.6)
+UNREADY, DEAD = (5.0, 30.0) if LONG else (1.6, 3.6)
 """Seconds in which it has to be told; a short run has shorter limits as well as shorter settings."""
 ROWS, REQUESTS = 4, 12
 """Some run, the others wait."""
-LOADED_SECONDS = 1_200.0 if LONG else 6.0
+LOADED_SECONDS = 1_200.0 if LONG else 3.0
 LOOK = 0.05
 NAME = "acme/p1"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import random
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,35 @@ def _escaped(path: str, rng: random.Random) -> str:
         [f"%{ord(path[place]):02x}", f"%25{ord(path[place]):02x}", path[place].upper()]
     )
     return path[:place] + written + path[place + 1 :]
+
+
+def misplaced(*keys: str) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
+    """Requests with a key where it belongs, and where people put it by mistake: head, headers, body."""
+    json_ = "Content-Type: application/json"
+    for key in keys:
+        bearer = f"Authorization: Bearer {key}"
+        said = [{"role": "user", "content": "0001 "}]
+        whole = {"model": "base", "messages": said, "max_tokens": 1}
+        yield "POST /v1/chat/completions", (bearer, json_), json.dumps(whole).encode()
+        yield (
+            "POST /v1/chat/completions",
+            (bearer, json_),
+            json.dumps({**whole, "user": key}).encode(),
+        )
+        yield "POST /v1/chat/completions", (bearer, json_), json.dumps({**whole, "n": key}).encode()
+        yield "POST /v1/chat/completions", (bearer, json_), b'{"api_key": ' + key.encode()
+        yield "GET /v1/models", (bearer, bearer), b""
+        yield "GET /v1/models", (f"Authorization: {key}",), b""
+        yield "GET /v1/models", (f"Authorization: Basic {key}",), b""
+        yield "GET /v1/models", (f"Authorization: Bearer {key} {key}",), b""
+        yield "GET /v1/models", (f"Authorization: Bearer x{key}",), b""
+        yield "GET /v1/models", (f"X-Api-Key: {key}", f"Cookie: key={key}"), b""
+        yield "GET /v1/models", (f"X-Foreword-User: {key}", f"traceparent: {key}", bearer), b""
+        yield f"GET /v1/models?api_key={key}", (), b""
+        yield f"GET /{key}", (), b""
+        yield f"GET /{key}", (bearer,), b""
+        yield f"GET /v1/models/{key}/..", (bearer,), b""
+        yield f"{key} /v1/models", (bearer,), b""
 
 
 @dataclass

@@ -27,7 +27,7 @@ from foreword.cli import (
 )
 from foreword.cli.access import app as access
 from foreword.cli.chat import app as chat
-from foreword.cli.evaluation import evaluate, gate, golden
+from foreword.cli.evaluation import drift, evaluate, gate, golden
 from foreword.cli.output import errors, visible
 from foreword.cli.registry import app as registry
 from foreword.errors import ForewordError, StorageError, UsageError
@@ -60,6 +60,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(base.app, name="base")
 app.add_typer(keys.app, name="keys")
 app.add_typer(golden.app, name="golden")
+app.add_typer(drift.app, name="drift")
 app.add_typer(registry.app, name="registry")
 app.add_typer(access.app, name="access")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,20 +29,20 @@ def show_one(asking: Asking) -> None:
 
 
 def show_two(askings: Sequence[Asking]) -> None:
-    """Asked at the same time. In a pipe one after the other is told.
+    """Asked at the same time; in a pipe told one after the other.
 
     Raises:
-        ForewordError: the first one's error, or else the second one's, after both are shown.
+        ForewordError: in a pipe, the first error after both are told. A terminal shows it in its column.
     """
     columns = [_Column(asking) for asking in askings]
     if out.is_terminal:
         _live(columns)
-    else:
-        for column in columns:
-            column.join()
-            out.print(f"[{column.asking.model}]", markup=False, soft_wrap=True)
-            write(f"{column.text}\n")
-            out.print(column.last_line, markup=False, soft_wrap=True)
+        return
+    for column in columns:
+        column.join()
+        out.print(f"[{visible(column.asking.model)}]", markup=False, soft_wrap=True)
+        write(f"{column.text}\n")
+        out.print(column.last_line, markup=False, soft_wrap=True)
     for column in columns:
         if column.error is not None:
             raise column.error
@@ -78,9 +79,11 @@ class _Column:
             return f"error[{self.error.code}]: {visible(str(self.error))}"
         return receipt_line(self.asking)
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Whether it is done."""
-        self._thread.join(timeout)
+    def join(self) -> None:
+        self._thread.join()
+
+    @property
+    def done(self) -> bool:
         return not self._thread.is_alive()
 
     def stop(self) -> None:
@@ -100,11 +103,15 @@ class _Column:
 def _live(columns: Sequence[_Column]) -> None:
     from rich.live import Live
 
+    drawn = -1
     try:
         # What is higher than the terminal cannot be drawn again and again, so the whole comes at the end.
         with Live(_table(columns), console=out, transient=True, auto_refresh=False) as live:
-            while not all(column.join(1 / _LOOKS_PER_SECOND / len(columns)) for column in columns):
-                live.update(_table(columns), refresh=True)
+            while not all(column.done for column in columns):
+                if (size := sum(len(column.text) for column in columns)) != drawn:
+                    drawn = size
+                    live.update(_table(columns), refresh=True)
+                time.sleep(1 / _LOOKS_PER_SECOND)
     finally:
         for column in columns:
             column.stop()

@@ -77,11 +77,13 @@ def open_side(side: str, places: Places) -> Artifact:
 def fetch(reference: str, places: Places) -> Artifact:
     """The artifact of a reference. What is to be judged has no verdict yet, so none is asked for."""
     from foreword.registry.claims import without_requirements
+    from foreword.registry.references import parse_reference
     from foreword.registry.registry import Registry
     from foreword.signing.store import load_policy
 
+    meant = parse_reference(reference)
     with Registry.open(places.registry) as registry:
-        digest = registry.resolve(reference).digest
+        digest = registry.resolve(meant).digest
         policy = without_requirements(load_policy(places.trust))
         return registry.fetch(digest, policy, datetime.now(UTC)).artifact
 

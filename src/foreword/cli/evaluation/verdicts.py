@@ -78,55 +78,76 @@ def gate_prefix(job: Job, candidate: str, incumbent: str, bare: str | None) -> i
 
 def gate_chain(job: Job, candidate: str, incumbent: str | None) -> int:
     """Judge a chain beside another one and the same steps without prefixes."""
-    from foreword.cli.evaluation.running import load, opened_store, progress_line
-    from foreword.evaluation.checks import load_functions
-    from foreword.evaluation.gates.chain_file import load_chain
-    from foreword.evaluation.gates.chains import replay_chains
     from foreword.evaluation.gates.decide import decide
-    from foreword.evaluation.gates.judging import required
     from foreword.evaluation.gates.policy import CANDIDATE, INCUMBENT
     from foreword.evaluation.gates.verdict import Subject
-    from foreword.evaluation.metrics.suite import suite
-    from foreword.evaluation.runs.embedded import embedded, engine_name
-    from foreword.evaluation.scorecards.evaluation import evaluate
     from foreword.evaluation.scorecards.scorecard import build
-    from foreword.prefix.loading import load_prefix
+
+    read = _chains(job, candidate, incumbent)
+    evaluations = _answered(job, read)
+    now = datetime.now(UTC)
+    cards = [build(each, now) for each in evaluations]
+    subjects = {
+        name: Subject(read.files[name].name, "", chain.key) for name, chain in read.chains.items()
+    }
+    verdict = decide(
+        evaluations, job.policy, subjects[CANDIDATE], now, incumbent=subjects.get(INCUMBENT),
+        scorecards=_digests(cards),
+    )  # fmt: skip
+    if job.sign is not None:
+        _sign_chain(job, verdict, read.chains[CANDIDATE], read.artifacts)
+    return _deliver(job, cards, verdict)
+
+
+@dataclass(frozen=True)
+class _Chains:
+    """The files, the chains they mean now, and every artifact they name."""
+
+    files: dict[str, ChainFile]
+    chains: dict[str, Chain]
+    artifacts: dict[str, Artifact]
+
+
+def _chains(job: Job, candidate: str, incumbent: str | None) -> _Chains:
+    from foreword.evaluation.gates.chain_file import load_chain
+    from foreword.evaluation.gates.policy import CANDIDATE, INCUMBENT
 
     files = {CANDIDATE: load_chain(Path(candidate))}
     if incumbent is not None:
         files[INCUMBENT] = load_chain(Path(incumbent))
     for golden in job.sets:
         _require_specialty(golden, files[CANDIDATE])
-    artifacts = {
-        text: open_side(text, job.places) for file in files.values() for text in file.prefixes
-    }
+    texts = dict.fromkeys(text for file in files.values() for text in file.prefixes)
+    artifacts = {text: open_side(text, job.places) for text in texts}
     digests = {text: artifact.digest for text, artifact in artifacts.items()}
     chains = {name: file.chain(name, digests) for name, file in files.items()}
+    return _Chains(files, chains, artifacts)
+
+
+def _answered(job: Job, read: _Chains) -> list[Evaluation]:
+    from foreword.cli.evaluation.running import load, opened_store, progress_line
+    from foreword.evaluation.checks import load_functions
+    from foreword.evaluation.gates.chains import replay_chains
+    from foreword.evaluation.gates.judging import required
+    from foreword.evaluation.gates.policy import CANDIDATE
+    from foreword.evaluation.metrics.suite import suite
+    from foreword.evaluation.runs.embedded import embedded, engine_name
+    from foreword.evaluation.scorecards.evaluation import evaluate
+    from foreword.prefix.loading import load_prefix
+
     base = required(load(job.base) if job.base else None)
-    generate = embedded(base, {a.digest: load_prefix(base, a) for a in artifacts.values()})
-    everybody = [chains[CANDIDATE].bare(), *reversed(chains.values())]
+    prefixes = {each.digest: load_prefix(base, each) for each in read.artifacts.values()}
+    everybody = [read.chains[CANDIDATE].bare(), *reversed(read.chains.values())]
     evaluations = []
     with opened_store(job.answers) as store, progress_line() as tell:
         for golden in job.sets:
             functions = load_functions(golden.functions(), job.measuring.allowed)
             said = replay_chains(
-                everybody, golden, generate, job.decoding, base=str(base.ref.fingerprint),
-                engine=engine_name(), store=store, progress=tell,
+                everybody, golden, embedded(base, prefixes), job.decoding,
+                base=str(base.ref.fingerprint), engine=engine_name(), store=store, progress=tell,
             )  # fmt: skip
             evaluations.append(evaluate(said, suite(), functions=functions))
-    now = datetime.now(UTC)
-    cards = [build(each, now) for each in evaluations]
-
-    def subject(name: str) -> Subject:
-        return Subject(files[name].name, "", chains[name].key)
-
-    verdict = decide(
-        evaluations, job.policy, subject(CANDIDATE), now,
-        incumbent=subject(INCUMBENT) if incumbent else None, scorecards=_digests(cards),
-    )  # fmt: skip
-    if job.sign is not None:
-        _sign_chain(job, verdict, chains[CANDIDATE], artifacts)
-    return _deliver(job, cards, verdict)
+    return evaluations
 
 
 def _incumbent(own: Contestant, said: str, places: Places) -> str | None:

@@ -67,10 +67,10 @@ def _means(base: BaseModel, rows: Sequence[Sequence[int]]) -> npt.NDArray[np.flo
         "position_ids": packing.positions(),
         "attention_mask": packing.placeholder_mask(),
         "use_cache": False,
-        "output_hidden_states": True,
     }
     with torch.inference_mode(), attach(base, None, packing=packing):
-        states = base.model(**arguments).hidden_states[-1][0].float()
+        # Without the head: nobody asks for a logit of each word of the vocabulary here.
+        states = base.model.base_model(**arguments).last_hidden_state[0].float()
         means = torch.stack([part.mean(0) for part in states.split(lengths)])
         unit = torch.nn.functional.normalize(means, dim=-1)
     return np.asarray(unit.cpu().numpy(), dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from foreword.evaluation.drift.window import MAX_BYTES, Encoder, Window, make_wi
 class Reference:
     """A frozen window and its bytes."""
 
-    window: Window
+    window: Window = field(compare=False)
     data: bytes
 
     @property

@@ -51,7 +51,7 @@ NGRAMS = Encoder("hashed character 4-grams/1", _unit_ngrams)
 """Needs no model; sees other words, not another meaning of the same words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Window:
     """Rows of one version."""
 

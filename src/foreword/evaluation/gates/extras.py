@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from foreword.evaluation.gates.judging import Extra, Field
-from foreword.evaluation.metrics.judge import judge, judge_by_likelihood
+from foreword.evaluation.metrics.judge import SCHEMA, judge, judge_by_likelihood
 from foreword.evaluation.metrics.metric import Judged, Measured
 from foreword.evaluation.metrics.perplexity import neutral_perplexity
 from foreword.evaluation.runs.endpoint import Endpoint
@@ -37,10 +38,11 @@ def perplexities(who: Field, texts: Sequence[str]) -> Extra:
 
 
 def judged_by_endpoint(endpoint: Endpoint) -> Extra:
-    """The verdicts of a model at an endpoint, on every answer."""
+    """The verdicts of a model at an endpoint, on every answer; the endpoint holds it to their form."""
+    ask = partial(endpoint.complete, schema=SCHEMA)
 
     def extra(_variant: Variant, judged: Sequence[Judged]) -> list[Measured]:
-        said = judge(judged, endpoint.complete, endpoint.model or "the endpoint's model").measured
+        said = judge(judged, ask, endpoint.model or "the endpoint's model").measured
         return [said] if said else []
 
     return extra

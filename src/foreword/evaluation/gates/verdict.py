@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from foreword.artifact import Digest, canonical
-from foreword.evaluation.scorecards.headline import Headline
+from foreword.evaluation.scorecards.headline import Headline, RuleLine
 from foreword.evaluation.scorecards.texts import figure, harmless
 from foreword.signing.statement import Verdict as Outcome
 
@@ -162,7 +162,8 @@ class Verdict:
     def headline(self) -> Headline:
         """For the top of a scorecard."""
         rates = (_rates(self.rates),) if self.rates else ()
-        return Headline(self.outcome, self.says, (*self.reasons[:12], *rates))
+        rules = tuple(_rule_line(each) for each in self.results)
+        return Headline(self.outcome, self.says, (*self.reasons[:12], *rates), rules)
 
 
 def overall(results: Iterable[RuleResult]) -> Outcome:
@@ -206,15 +207,27 @@ def _lines(verdict: Verdict) -> Iterator[str]:
     yield f"- policy `{verdict.policy}`"
 
 
-def _cells(each: RuleResult) -> list[str]:
+def _rule_line(each: RuleResult) -> RuleLine:
     def number(value: float | None) -> str:
         return "" if value is None else figure(value)
 
-    interval = "" if each.low is None else f"{number(each.low)} to {number(each.high)}"
-    outcome = SAYS[each.outcome] + ("" if each.required else " (watched)")
+    return RuleLine(
+        rule=each.rule + ("" if each.required else " (watched)"),
+        rows=each.rows,
+        outcome=each.outcome,
+        value=number(each.value),
+        interval="" if each.low is None else f"{number(each.low)} to {number(each.high)}",
+        limit=number(each.limit),
+        n=str(each.n or ""),
+        power="" if each.power is None else f"{each.power:.2f}",
+    )
+
+
+def _cells(each: RuleResult) -> list[str]:
+    line = _rule_line(each)
     return [
-        _cell(each.rule), _cell(each.rows), outcome, number(each.value), interval, number(each.limit),
-        str(each.n or ""), "" if each.power is None else f"{each.power:.2f}", str(each.needed or ""),
+        _cell(line.rule), _cell(line.rows), SAYS[each.outcome], line.value, line.interval, line.limit,
+        line.n, line.power, str(each.needed or ""),
     ]  # fmt: skip
 
 

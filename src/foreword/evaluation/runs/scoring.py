@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 from foreword.errors import PromptTooLong, UnsupportedModel, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from foreword.prefix.base_model import BaseModel
     from foreword.prefix.kv import PrefixKV
 
@@ -50,24 +51,26 @@ def likelihoods(base: BaseModel, options: tuple[str, str] = ("Yes", "No")) -> Ca
 ]:  # fmt: skip
     """For each prompt, the probability of the first of two answers, given that it is one of them.
 
-    A prompt is put by the base's chat template if it has one, else as it is with a line break.
+    A prompt is put by the base's chat template if it has one, else as it is with a line break. The first
+    token of each option is looked at; they have to differ (`evaluation.options`).
     """
     from foreword.artifact import PromptFormat
     from foreword.prefix.prompts import encode_prompt, render
 
     tokenizer = base.required_tokenizer()
-    chat = bool(tokenizer.chat_template)
-    how = PromptFormat("chat", "") if chat else PromptFormat("template", "{input}\n")
-    wanted = [tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+    how = PromptFormat("chat" if tokenizer.chat_template else "template", "{input}\n")
+    firsts = [tokenizer(option, add_special_tokens=False)["input_ids"][0] for option in options]
+    if firsts[0] == firsts[1]:
+        raise UsageError(
+            f"{options[0]!r} and {options[1]!r} begin with the same token; name other options",
+            code="evaluation.options",
+        )
 
     def likely(prompts: Sequence[str]) -> list[float]:
-        rows: list[Row] = []
-        for prompt in prompts:
-            text = render(how, {"input": prompt}, tokenizer)
-            ids = encode_prompt(tokenizer, text, how, base.kind)
-            rows += [(ids, option) for option in wanted]
-        sums = losses(base, rows)
-        return [_first(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        texts = [render(how, {"input": prompt}, tokenizer) for prompt in prompts]
+        rows = [(encode_prompt(tokenizer, text, how, base.kind), firsts[:1]) for text in texts]
+        said = (logits[0, firsts].softmax(-1) for logits in _scored(base, rows, None))
+        return [float(two[0]) for two in said]
 
     return likely
 
@@ -79,6 +82,18 @@ def losses(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None = None)
         UnsupportedModel: the base is no decoder (`evaluation.no_decoder`).
         PromptTooLong: a row and the prefix do not fit the base's context.
     """
+    import torch
+    from torch.nn import functional
+
+    found = []
+    for (_, asked), logits in zip(rows, _scored(base, rows, prefix), strict=True):
+        wanted = torch.tensor(list(asked), device=logits.device)
+        found.append(float(functional.cross_entropy(logits, wanted, reduction="sum")))
+    return found
+
+
+def _scored(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None) -> Iterator[Tensor]:
+    """For each row the logits `[asked, vocabulary]` from which its asked tokens are said."""
     if base.kind != "causal":
         raise UnsupportedModel(
             f"{base.ref.architecture} is no decoder; only a decoder gives a text a probability",
@@ -91,7 +106,8 @@ def losses(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None = None)
                 f"a text of {len(given) + len(asked)} tokens and {virtual} virtual ones do not fit the "
                 f"context of {base.context}; shorten it"
             )
-    return [loss for part in _batches(rows) for loss in _batch(base, part, prefix)]
+    for part in _batches(rows):
+        yield from _batch(base, part, prefix)
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -108,9 +124,8 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield part
 
 
-def _batch(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None) -> list[float]:
+def _batch(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None) -> Sequence[Tensor]:
     import torch
-    from torch.nn import functional
 
     from foreword.prefix.attach import attach
     from foreword.prefix.packing import Packing
@@ -118,7 +133,6 @@ def _batch(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None) -> lis
     packing = Packing.of([len(given) + len(asked) for given, asked in rows], base.device)
     ids = [token for given, asked in rows for token in (*given, *asked)]
     keep = torch.tensor(_places(rows), device=base.device)
-    wanted = torch.tensor([token for _, asked in rows for token in asked], device=base.device)
     arguments = {
         "input_ids": torch.tensor([ids], device=base.device),
         "position_ids": packing.positions(),
@@ -130,8 +144,8 @@ def _batch(base: BaseModel, rows: Sequence[Row], prefix: PrefixKV | None) -> lis
             logits = base.model(**arguments, logits_to_keep=keep).logits[0]
         else:
             logits = base.model(**arguments).logits[0, keep]
-        each = functional.cross_entropy(logits.float(), wanted, reduction="none")
-    return [float(part.sum()) for part in each.split([len(asked) for _, asked in rows])]
+    sizes = [len(asked) for _, asked in rows]
+    return tuple(logits.float().split(sizes))
 
 
 def _places(rows: Sequence[Row]) -> list[int]:
@@ -143,8 +157,3 @@ def _places(rows: Sequence[Row]) -> list[int]:
         found += range(first, first + len(asked))
         start += len(given) + len(asked)
     return found
-
-
-def _first(loss: float, other: float) -> float:
-    """exp(-loss) over exp(-loss) + exp(-other), without overflow."""
-    return 1 / (1 + math.exp(min(loss - other, 700.0)))

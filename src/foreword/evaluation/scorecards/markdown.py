@@ -56,9 +56,17 @@ def _values(card: Scorecard) -> Iterator[str]:
     yield from _head(["metric", *names, "n"])
     for facts in card.metrics:
         cells = [card.cell(name, facts.name) for name in names]
-        label = facts.name + (" (proxy)" if facts.proxy else "")
+        label = facts.name + (f" ({_proxy(card, facts.name)})" if facts.proxy else "")
         n = max((cell.n for cell in cells if cell), default=0)
         yield _row([_plain(label), *(_value(cell) for cell in cells), str(n)])
+
+
+def _proxy(card: Scorecard, metric: str) -> str:
+    """What a proxy is worth, as far as it is known."""
+    known = [each for each in card.calibrations if each.metric == metric]
+    if not known:
+        return "proxy, not calibrated"
+    return f"proxy, agrees with people on {100 * known[0].agreement:.0f} % of {known[0].n}"
 
 
 def _differences(card: Scorecard, candidate: str, against: str) -> Iterator[str]:

@@ -177,7 +177,9 @@ def _forgetful(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """
     own = copy.deepcopy(tokenizer)
     model = getattr(getattr(own, "backend_tokenizer", None), "model", None)
-    if model is not None and hasattr(model, "_resize_cache"):  # others than BPE and Unigram keep none
+    if model is not None and hasattr(
+        model, "_resize_cache"
+    ):  # others than BPE and Unigram keep none
         model._resize_cache(0)
         model._clear_cache()
     return own

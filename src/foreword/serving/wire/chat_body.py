@@ -46,9 +46,9 @@ class ChatBody(Common):
     max_completion_tokens: NewTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    modalities: Annotated[
-        list[str] | None, Field(json_schema_extra={"enum": [None, ["text"]]})
-    ] = None
+    modalities: Annotated[list[str] | None, Field(json_schema_extra={"enum": [None, ["text"]]})] = (
+        None
+    )
 
     metadata: Ignored = None
     parallel_tool_calls: Ignored = None

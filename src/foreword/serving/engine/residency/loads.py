@@ -118,7 +118,7 @@ class Loads:
             flight = Flight(digest, asked, "fetch", now)
             self._fetches.submit(flight, lambda: self._bring.from_afar(digest))
         self._flights[digest] = flight
-        self._start(now)
+        self.start(now)
 
     def cancel(self, digest: Digest) -> None:
         """Give a flight up, if there is one; also forget that its digest was ever proved."""
@@ -135,7 +135,7 @@ class Loads:
             self._writes.start(now)
 
     def collect(self, now: float) -> list[Landing]:
-        """Take over what the threads have brought, and send on what can go on."""
+        """Take over what the threads have brought. To be followed by `start`."""
         landings = [
             *self._take_found(now),
             *self._make_room(now),
@@ -144,7 +144,6 @@ class Loads:
         ]
         for outcome in self._writes.collect(now):
             self.unwritten += outcome.error is not None
-        self._start(now)
         return landings
 
     def close(self) -> None:
@@ -153,7 +152,8 @@ class Loads:
         for digest in list(self._flights):
             self.cancel(digest)
 
-    def _start(self, now: float) -> None:
+    def start(self, now: float) -> None:
+        """Begin what there is a place for."""
         # Bytes that wait for room take up memory nobody has reserved, so no more are brought then.
         if not any(flight.stage is Stage.ROOM for flight in self._flights.values()):
             self._fetches.start(now)
