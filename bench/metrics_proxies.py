@@ -111,7 +111,7 @@ def measure(quick: bool) -> harness.Result:
         found[name] = compare(proxy, rows)
         print(name, {key: round(value, 3) for key, value in found[name].items()}, flush=True)
     claims = [
-        harness.Claim(f"{name}, agreement on held-out rows", found[name]["held_out_agreement"], 0.85,
+        harness.Claim(f"{name}, agreement on held-out rows", found[name]["held_out_agreement"], 0.9,
                       "higher", "share")
         for name in ("groundedness", "answer_relevancy_4grams")
     ]  # fmt: skip

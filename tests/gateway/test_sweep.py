@@ -98,6 +98,7 @@ def test_a_stream_ends_with_the_reason_and_others_go_on(door: FrontDoor, case: s
     others.join(20)
     assert other[-1] == "data: [DONE]"
     assert len(door.backend.cancelled) == 1
+    until(lambda: len(door.records) == 2)  # each is told after its client has heard the end
     finished = {r.tenant: r.code for r in door.records if isinstance(r, RequestFinished)}
     assert finished == {"acme": code, "globex": ""}
 

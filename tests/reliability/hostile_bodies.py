@@ -25,7 +25,7 @@ _IMAGE = [{"type": "text", "text": "<|image_pad|>" * 8},
           {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]  # fmt: skip
 BODIES: tuple[Body, ...] = (
     ("CVE-2026-34756: answers without number", TEXT, _text(n=16_384)),
-    ("CVE-2026-73559: a list of very many prompts", TEXT, _text(prompt=["a"] * 100_000)),
+    ("CVE-2026-73559: a list of very many prompts", TEXT, _text(prompt=["a"] * 20_000)),
     ("CVE-2026-73559: a list of no prompt", TEXT, _text(prompt=[[]])),
     ("CVE-2026-114051: at least more than at most", TEXT, _text(min_tokens=2)),
     ("CVE-2026-105756: a salt of strange letters", CHAT, _chat(cache_salt="\x00\u202e")),

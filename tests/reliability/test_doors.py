@@ -77,13 +77,23 @@ def test_no_key_is_written_anywhere(goals: Goals, counting_server: Served) -> No
     answers = [ask(server, *each) for each in misplaced(server.key, server.admin_key, CANARY)]
     told = [server.ask(f"GET {path}", server.authorized).body for path in ("/metrics", "/readyz")]
     told += [Client(server.admin_port).ask(f"GET {path}").body for path in ("/metrics", "/readyz")]
-    files = [path.read_bytes() for path in server.home.rglob("*") if path.is_file()]
+    files = written(server)
     quoted = sum(secret in text for secret in secrets for text in answers + told + files)
-    goals.goal("answers, metrics, logs and files with a key in them", value=quoted, passed=not quoted,
-               count=len(answers + told + files))  # fmt: skip
+    goals.goal("answers, metrics, logs and files with a key in them", value=quoted,
+               passed=not quoted, count=len(answers + told + files))  # fmt: skip
+    planted = server.home / "planted"
+    planted.write_bytes(secrets[0])
+    found = sum(secrets[0] in text for text in written(server))
+    planted.unlink()
+    goals.goal("a key that was put there is found", value=found, passed=found == 1, count=1)
     log = (server.home / "log.jsonl").read_bytes()
     goals.goal("lines of the log that was searched", value=log.count(b"\n"),
                passed=b"request.refused" in log, count=1)  # fmt: skip
+
+
+def written(server: Served) -> list[bytes]:
+    """Everything it wrote, and was started with."""
+    return [path.read_bytes() for path in server.home.rglob("*") if path.is_file()]
 
 
 def ask(client: Client, head: str, headers: tuple[str, ...], body: bytes) -> bytes:

@@ -27,9 +27,9 @@ TOKENS, ROWS, PLACES = 240, 4, 16
 """Of an answer; answers at once; requests worked on at once."""
 TIMES = 5
 ROUNDS, RAMP, SECONDS = (6, 5.0, 20.0) if LONG else (2, 1.0, 2.0)
-GOODPUT, QUICK = (0.9, 0.020) if LONG else (0.6, 0.25)
+GOODPUT, QUICK = (0.9, 0.020) if LONG else (0.3, 0.25)
 """A short run on a busy machine says little about speed, so its limits are wider."""
-UNFAIR = 1.5 if LONG else 3.0
+UNFAIR = 1.5
 READY = 10.0 if LONG else 60.0
 DEADLINE, LATE = 2.0, 1.0 if LONG else 4.0
 GRACE = 1.0
@@ -112,8 +112,9 @@ def _overloaded(goals: Goals, told: list[Told], peak: float, goodput: float) -> 
     )
     asked = Counter(each.tenant for each in told)
     greed = asked["acme"] / asked["globex"]
-    goals.goal(f"one tenant asks {greed:.1f} times as much as another and gets at most {UNFAIR} times "
-               "as much", value=unfair, passed=unfair <= UNFAIR, count=len(answered))  # fmt: skip
+    if LONG:  # a few dozen answers are no shares yet
+        goals.goal(f"one tenant asks {greed:.1f} times as much as another and gets at most {UNFAIR} "
+                   "times as much", value=unfair, passed=unfair <= UNFAIR, count=len(answered))  # fmt: skip
 
 
 def _residents(server: Process, at: Home) -> set[str]:

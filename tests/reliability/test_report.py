@@ -88,3 +88,10 @@ def test_half_of_an_id_is_not_written_down(tmp_path: Path) -> None:
     done = run(tmp_path, SUITE, "-k", "met", long=True)
     assert done.returncode == 0
     assert "not written: only a part of the tests ran" in done.stdout
+
+
+def test_the_readme_cites_only_what_the_committed_report_says_passed() -> None:
+    found = json.loads((ROOT / "reports" / "reliability.json").read_text())
+    cited = set(re.findall(r"\bR\d\d\b", (ROOT / "README.md").read_text()))
+    assert cited
+    assert {each for each in cited if not found.get(each, {}).get("passed")} == set()

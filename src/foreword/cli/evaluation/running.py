@@ -57,10 +57,9 @@ def run(
     Raises:
         ForewordError: whatever stands in the way; what was answered before is kept.
     """
-    from foreword.evaluation.gates.judging import field_of, judge_sets, require_matches
+    from foreword.evaluation.gates.judging import field_of, judge_sets
     from foreword.evaluation.scorecards.scorecard import build
 
-    require_matches(sets, contestants)
     metrics = _metrics(measuring)
     loaded = load(base) if base else None
     who = field_of(contestants, loaded, sets[0])

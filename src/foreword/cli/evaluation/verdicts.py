@@ -49,9 +49,11 @@ def gate_prefix(job: Job, candidate: str, incumbent: str, bare: str | None) -> i
     from foreword.cli.evaluation.running import run
     from foreword.evaluation.gates.decide import decide
     from foreword.evaluation.gates.facts import facts_of
+    from foreword.evaluation.gates.judging import require_matches
     from foreword.evaluation.gates.policy import BASE, CANDIDATE, INCUMBENT
 
     own = contestant(CANDIDATE, candidate, job.places)
+    require_matches(job.sets, [own])
     other = _incumbent(own, incumbent, job.places)
     who = [own]
     if other is not None:

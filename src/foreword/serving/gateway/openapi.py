@@ -102,7 +102,7 @@ def _answering(name: str, body: str, answer: str) -> Json:
                 },
                 "content": {
                     _JSON: {"schema": _ref(answer)},
-                    _EVENTS: {"schema": {"type": "string"}},
+                    _EVENTS: {"schema": _ref("Event")},
                 },
                 "links": {"model": _LINK},
             },
@@ -248,6 +248,11 @@ _ANSWERS: Json = {
         foreword=_ref("Receipt"),
     ),
     "ModelList": _object({"object": _TEXT, "data": _list(_ref("Model"))}),
+    "Event": {
+        **_object({"data": _TEXT}, event=_TEXT),
+        "description": "One of many. `data` is a piece of the answer as JSON, and at the end [DONE]; "
+        "of an event `error` it is an Error.",
+    },
     "Live": _object({"live": _YES_NO}),
     "Ready": _object({"ready": _YES_NO, "draining": _YES_NO, "missing": _list(_TEXT)}),
     "Document": {"type": "object"},

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from foreword.errors import ForewordError, NotFound, UsageError
 from foreword.serving.gateway.admin import keys, kills, replica, tenants
@@ -43,8 +44,11 @@ def described_app(parts: AdminParts) -> FastAPI:
             Security(HTTPBearer(auto_error=False))
         ],  # described here, asked for by `Gate`
     )
+    app.state.routes = list(app.routes)
     for routes in (tenants, keys, kills, replica):
-        app.include_router(routes.router(parts))
+        router = routes.router(parts)
+        app.include_router(router)
+        app.state.routes += router.routes
     app.add_exception_handler(ForewordError, _told)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _no_route)
@@ -62,10 +66,19 @@ def _malformed(_request: Request, error: Exception) -> JSONResponse:
     return told(UsageError("; ".join(reasons)[:500], code="request.malformed"))
 
 
-def _no_route(_request: Request, error: Exception) -> JSONResponse:
+def _no_route(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 404
     response = told(
         NotFound(f"there is nothing like this here; see {DESCRIPTION}", code="request.unknown")
     )
     response.status_code = status
+    if status == 405:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """Of all routes at this path; Starlette itself tells those of the first one only."""
+    routes: list[Route] = request.app.state.routes
+    fits = (route for route in routes if route.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in fits for method in route.methods or ()})

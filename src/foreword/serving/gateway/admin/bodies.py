@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from foreword.serving.gateway.access.tenants import MAX_GRANTS, NO_FALLBACK, Limits, Tenant
 
@@ -13,6 +13,16 @@ Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Line = Annotated[str, Field(max_length=500)]
 DigestText = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def _written(value: object) -> object:
+    """Refuse a number, which would be read as Unix time: the description speaks of RFC 3339."""
+    if not isinstance(value, str) or "T" not in value.upper():
+        raise ValueError("expected a time such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written)]
 Names = Annotated[list[str], Field(max_length=MAX_GRANTS)]
 
 
@@ -72,7 +82,7 @@ class KeyBody(Body):
     tenant: str | None = None
     scopes: list[Literal["generate", "models", "admin"]] | None = None
     only: Names | None = None
-    expires: AwareDatetime | None = None
+    expires: Instant | None = None
     limits: LimitsBody = LimitsBody()
     note: Line = ""
 

@@ -7,11 +7,10 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime
 
 from foreword.artifact import Digest
 from foreword.errors import NotFound
-from foreword.serving.gateway.admin.bodies import PrefetchBody
+from foreword.serving.gateway.admin.bodies import Instant, PrefetchBody
 from foreword.serving.gateway.admin.parts import AdminParts
 from foreword.serving.gateway.routing.table import Named
 from foreword.telemetry.usage import Total
@@ -51,7 +50,7 @@ def router(parts: AdminParts) -> APIRouter:
         return {"state": "draining"}
 
     @routes.get("/usage")
-    def usage(tenant: str | None = None, since: AwareDatetime | None = None) -> dict[str, Any]:
+    def usage(tenant: str | None = None, since: Instant | None = None) -> dict[str, Any]:
         """What was used through this replica, by tenant and prefix; from the hour of `since` on."""
         used = _here(parts.usage, "usage")()
         return {
