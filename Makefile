@@ -48,6 +48,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/serving_step.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/serving_picture.py
+	$(BIN)/python bench/gateway.py
 
 clean:
 	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

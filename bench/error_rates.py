@@ -186,7 +186,8 @@ def _claims(raw: Mapping[str, Any]) -> list[harness.Claim]:
     )
     missed = max(each["passed"]["share"] for each in planted)
     peeking = max(each["ours"]["share"] for each in raw["peeking"])
-    drifted = max(each["false_alarms"]["share"] for each in raw["drift"].values())
+    # These tests are exact: their rate is the level itself, so half of all runs come out above it.
+    drifted = max(each["false_alarms"]["low"] - each["level"] for each in raw["drift"].values())
     naive = min(each["repeated_z_test"]["share"] for each in raw["peeking"])
 
     def least(name: str, value: float, goal: float) -> harness.Claim:
@@ -205,7 +206,7 @@ def _claims(raw: Mapping[str, Any]) -> list[harness.Claim]:
         most("false positives of the sequential test under peeking", peeking, ALPHA),
         least("false positives of a repeated z-test, for comparison", naive, ALPHA),
         most("false sample-ratio alarms under peeking at 0.05", raw["sample_ratio"]["ours"]["share"], ALPHA),
-        most("false drift alarms at level 0.05, most of both encoders", drifted, ALPHA),
+        most("false drift alarms above their level of 0.05, beyond chance", max(0.0, drifted), 0.0),
     ]  # fmt: skip
 
 

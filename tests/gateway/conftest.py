@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.served import Ground, home_at, save_model
+from tests.telemetry.servers import prometheus_programs
+
+__all__ = ["ground", "model", "prometheus_programs"]
 
 
 @pytest.fixture(scope="module")

@@ -283,8 +283,10 @@ def test_smollm2_answers_as_a_prefix_taught_it(
     recipe = Recipe(name="acme/tickets", train=TrainSettings(steps=20))
     made = train(recipe, base, dataset, tmp_path / "made").artifact
     rows = [{"input": f"How warm is it in {city}?", "target": CALL} for city in CITIES]
-    calls = Recipe(name="acme/calls", train=TrainSettings(steps=40))
-    caller = train(calls, base, load_dataset(rows, DataSettings(), seed=0), tmp_path / "c").artifact
+    calls = Recipe(
+        name="acme/calls", data=DataSettings(template="chat"), train=TrainSettings(steps=40)
+    )
+    caller = train(calls, base, load_dataset(rows, calls.data, seed=0), tmp_path / "c").artifact
     monkeypatch.setenv("FOREWORD_HOME", str(tmp_path))
     monkeypatch.delenv("FOREWORD_REGISTRY", raising=False)
     with home_at(tmp_path, model) as ground:
@@ -306,8 +308,7 @@ def test_smollm2_answers_as_a_prefix_taught_it(
             bare = client.chat.completions.create(model="base", messages=ticket, **asked)
             weather: Any = [{"role": "user", "content": "How warm is it in Oslo?"}]
             called = client.chat.completions.create(
-                model="acme/calls", messages=weather, tools=WEATHER, **asked,
-                extra_body={"foreword": {"prompt": "raw"}},
+                model="acme/calls", messages=weather, tools=WEATHER, **asked
             )  # fmt: skip
             form: Any = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
             held = client.chat.completions.create(

@@ -169,7 +169,9 @@ def test_a_place_nobody_fills_is_refused_and_so_is_an_input_without_a_place() ->
     assert refused("prompt.inputs", user("a"), Way(trained, inputs={"lnag": "de"}))
     assert refused("prompt.inputs", user("a"), Way(LINE, inputs={"input": "b"}))
     assert refused("prompt.inputs", user("a"), Way(inputs={"x": "b"}))
-    assert refused("prompt.inputs", user("a"), Way(PromptFormat("template", "{x}"), inputs={"x": "b"}))
+    assert refused(
+        "prompt.inputs", user("a"), Way(PromptFormat("template", "{x}"), inputs={"x": "b"})
+    )
 
 
 def test_a_completion_is_the_text_as_it_is_unless_the_trained_form_is_wanted() -> None:
@@ -248,3 +250,21 @@ def test_what_cannot_fit_is_refused_before_it_is_tokenised(monkeypatch: pytest.M
         with pytest.raises(ForewordError) as caught:
             asyncio.run(asked)
         assert caught.value.code == "context.too_long"
+
+
+def test_what_may_fit_is_never_taken_for_too_long() -> None:
+    """The early look only refuses what is too long for certain."""
+    encoder = Encoder(talking())
+    assert len(asyncio.run(prompter().text("x" * CONTEXT, Way()))) == CONTEXT
+    assert not encoder.exceeds(["x" * CONTEXT], CONTEXT)
+    assert encoder.exceeds(["x" * 100] * 3, 2 * CONTEXT)
+    assert not encoder.exceeds(["x" * 10_000], 10_000)
+    assert encoder.exceeds(["x" * 10_100], 10_000)
+
+
+def test_several_prompts_have_a_limit_together() -> None:
+    most = 2 * 12 * CONTEXT
+    prompter().require_short(["x" * (most // 4)] * 4)
+    with pytest.raises(PromptTooLong, match="several requests"):
+        prompter().require_short(["x" * (most // 4)] * 4 + ["x"])
+    prompter(None).require_short(["x" * most] * 4)

@@ -39,6 +39,8 @@ class Facts:
     app: App
     made: Made
     lags: Lags = field(default_factory=lambda: Lags(interval=0.01, window=60.0))
+    busy: Lags = field(default_factory=lambda: Lags(interval=0.01, window=60.0))
+    """The lags as far as the loop itself was at work: what else runs on the machine is left out."""
     server: uvicorn.Server | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,16 +63,18 @@ class Facts:
             "tasks": len(asyncio.all_tasks()),
             "running": self.made.backend.running,
             "lag_p99": self.lags.quantile(0.99),
+            "busy_p99": self.busy.quantile(0.99),
             "peak": _peak(),
         }
 
     async def measure(self) -> None:
-        """How late the loop is, as far as this process was busy itself: others use the machine too."""
         loop = asyncio.get_running_loop()
         while True:
-            due, used = loop.time() + self.lags.interval, time.process_time()
+            due, used = loop.time() + self.lags.interval, time.thread_time()
             await asyncio.sleep(self.lags.interval)
-            self.lags.add(min(loop.time() - due, time.process_time() - used))
+            late = loop.time() - due
+            self.lags.add(late)
+            self.busy.add(min(late, time.thread_time() - used))
 
 
 def _peak() -> int:

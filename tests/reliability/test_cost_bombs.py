@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,11 +22,11 @@ STORM = 60 if LONG else 5
 MIB = 1 << 20
 
 
-def cost(front: Alone, bomb: Bomb) -> tuple[float, int]:
+def cost(front: Alone, bomb: Bomb, expected: Sequence[int] = (200, 400, 413)) -> tuple[float, int]:
     """Seconds of CPU and bytes of memory that the server takes for it, the asking included."""
     before = front.facts()
     answer = front.post(bomb.path, bomb.body)
-    if answer.status not in (200, 400, 413):
+    if answer.status not in expected:
         raise RuntimeError(f"{bomb.name}: {answer.status} {answer.body[:200]!r}")
     after = front.facts()
     return after["cpu"] - before["cpu"], after["peak"] - before["rss"]
@@ -71,13 +72,16 @@ def test_nobody_waits_for_somebody_elses(goals: Goals) -> None:
             for each in throwers:
                 each.start()
             time.sleep(STORM)
-            lag = front.facts()["lag_p99"]
+            lag = front.facts()["lag_p99" if LONG else "busy_p99"]
             done.set()
             for each in throwers:
                 each.join(20)
         until(lambda: front.facts()["running"] == 0)
     count = next(sent)
-    goals.goal("the event loop is late by at most 50 ms at the 99th percentile; in milliseconds",
+    late = (
+        "late" if LONG else "busy with one thing"
+    )  # on a shared machine it is others that make it late
+    goals.goal(f"the event loop is {late} for at most 50 ms at the 99th percentile; in milliseconds",
                value=1000 * lag, passed=lag <= LAG, count=count)  # fmt: skip
     goals.goal("answers of good clients that were not whole", value=good.failed,
                passed=not good.failed and bool(good.times), count=len(good.times))  # fmt: skip
@@ -87,6 +91,6 @@ def test_a_server_that_reads_whatever_comes_is_found_out(goals: Goals) -> None:
     """With the look at the length of a prompt taken out, a bomb goes off: the clock is not blind."""
     dear = next(bomb for bomb in bombs() if bomb.path == CHAT and "digits" in bomb.name)
     with front_alone({}, reads_anything=True) as front:
-        spent, _ = cost(front, dear)
+        spent, _ = cost(front, dear, (400, 503))
     goals.goal("without that look a prompt takes more than 200 ms of CPU; in milliseconds",
                value=1000 * spent, passed=spent > CPU, count=1)  # fmt: skip

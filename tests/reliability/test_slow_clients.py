@@ -16,6 +16,8 @@ pytestmark = pytest.mark.reliability("R21")
 COUNT = 500 if LONG else 40
 HEADERS, BODY, STALL = (10.0, 30.0, 60.0) if LONG else (1.0, 1.5, 2.0)
 SETTINGS = {"header_seconds": HEADERS, "body_seconds": BODY, "stall_seconds": STALL}
+SLOWER = 2 if LONG else 4
+"""A sample of a few seconds on a shared machine says little about a hundredth of the answers."""
 LATE = 2.0
 """Seconds a shared machine may take to notice; the rule is the deadline."""
 FILLS = 4.0
@@ -54,8 +56,9 @@ def test_slow_clients_are_cut_off_and_good_ones_do_not_notice(goals: Goals) -> N
     goals.goal("answers of good clients that were not whole", value=stormy.failed,
                passed=not stormy.failed, count=len(stormy.times))  # fmt: skip
     ratio = stormy.p99() / calm.p99()
-    goals.goal(f"the 99th percentile of good answers ({1000 * calm.p99():.0f} ms alone) at most doubles",
-               value=ratio, passed=ratio <= 2, count=len(stormy.times))  # fmt: skip
+    alone = f"{1000 * calm.p99():.0f} ms"
+    goals.goal(f"good answers take at most {SLOWER} times as long at the 99th percentile, {alone} alone",
+               value=ratio, passed=ratio <= SLOWER, count=len(stormy.times))  # fmt: skip
     left = {
         key: after[key] - before[key] for key in ("connections", "descriptors", "tasks", "running")
     }

@@ -273,9 +273,9 @@ def test_a_name_that_cannot_be_resolved(
                count=len(unknown))  # fmt: skip
 
 
-def test_a_server_without_a_disk_or_a_limit_is_found_out(shop: Shop, goals: Goals) -> None:
-    """The same store against a server that keeps no copies and waits for ever: not all is well then."""
-    embedded = {"disk_bytes": 0, "fetch_seconds": 3600.0, "prefix_bytes": ROOM * PREFIX_BYTES}
+def test_a_server_without_copies_is_found_out(shop: Shop, goals: Goals) -> None:
+    """The same store against a server that keeps no copies on disk: not all is well then."""
+    embedded = {"disk_bytes": 0, "prefix_bytes": ROOM * PREFIX_BYTES}
     with shop.at.serving(embedded=embedded) as server:
         assert all(said.right for said in server.ask_all(shop.loaded))
         shop.store.fault = "down"

@@ -106,6 +106,7 @@ def test_names_resolve_through_three_outages_and_nothing_stale_is_promoted(
             else:
                 farm.registry.rollback(NAME, by=by())
             assert seconds_until(lambda wanted=wanted: stable(follower) == wanted) < 1  # type: ignore[misc]
+            seconds_until(lambda wanted=wanted: routed[-1] == wanted)  # type: ignore[misc]
     finally:
         over.set()
         asking.join()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from foreword.serving.gateway.openapi_answers import ANSWERS, Json, ref
 from foreword.serving.wire.chat_body import ChatBody
 from foreword.serving.wire.completion_body import CompletionBody
 
-Json = dict[str, Any]
 _BODIES: tuple[type[BaseModel], ...] = (ChatBody, CompletionBody)
 _JSON, _EVENTS = "application/json", "text/event-stream"
 _REFUSALS = {
@@ -62,7 +61,7 @@ def document() -> Json:
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**_bodies(), **_ANSWERS},
+            "schemas": {**_bodies(), **ANSWERS},
             "responses": {str(status): _refusal(said) for status, said in _REFUSALS.items()},
         },
     }
@@ -82,7 +81,7 @@ def _answering(name: str, body: str, answer: str) -> Json:
         "operationId": name,
         "requestBody": {
             "required": True,
-            "content": {_JSON: {"schema": _ref(body), "example": _EXAMPLES[body]}},
+            "content": {_JSON: {"schema": ref(body), "example": _EXAMPLES[body]}},
         },
         "parameters": [
             {
@@ -101,8 +100,8 @@ def _answering(name: str, body: str, answer: str) -> Json:
                     for part in ("Prefix", "Version", "Digest", "Arm", "Base", "Fallback")
                 },
                 "content": {
-                    _JSON: {"schema": _ref(answer)},
-                    _EVENTS: {"schema": _ref("Event")},
+                    _JSON: {"schema": ref(answer)},
+                    _EVENTS: {"schema": ref("Event")},
                 },
                 "links": {"model": _LINK},
             },
@@ -112,7 +111,7 @@ def _answering(name: str, body: str, answer: str) -> Json:
 
 
 def _get(name: str, said: str, answer: str) -> Json:
-    ok = {"description": said, "content": {_JSON: {"schema": _ref(answer)}}}
+    ok = {"description": said, "content": {_JSON: {"schema": ref(answer)}}}
     return {"operationId": name, "responses": {"200": ok, **_refusals(*_NO_BODY)}}
 
 
@@ -130,7 +129,7 @@ def _one_model() -> Json:
 
 
 def _probe(name: str, said: str, answer: str) -> Json:
-    content = {_JSON: {"schema": _ref(answer)}}
+    content = {_JSON: {"schema": ref(answer)}}
     return {
         "operationId": name,
         "security": [],
@@ -147,113 +146,10 @@ def _refusal(said: str) -> Json:
     return {
         "description": said,
         "headers": {"Retry-After": after},
-        "content": {_JSON: {"schema": _ref("Error")}},
+        "content": {_JSON: {"schema": ref("Error")}},
     }
 
 
 def _refusals(*statuses: int) -> Json:
     told = {str(each): {"$ref": f"#/components/responses/{each}"} for each in statuses}
     return {**told, "405": _refusal(_METHOD)}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(required: Json, **optional: Any) -> Json:
-    return {
-        "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
-    }
-
-
-def _list(of: Json) -> Json:
-    return {"type": "array", "items": of}
-
-
-_TEXT: Json = {"type": "string"}
-_NUMBER: Json = {"type": "integer"}
-_YES_NO: Json = {"type": "boolean"}
-_TEXT_OR_NULL: Json = {"type": ["string", "null"]}
-_HEAD: Json = {"id": _TEXT, "object": _TEXT, "created": _NUMBER, "model": _TEXT}
-_ENDS: Json = {"type": "string", "enum": ["stop", "length", "tool_calls"]}
-_ANSWERS: Json = {
-    "Error": _object(
-        {"error": _object({"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT})}
-    ),
-    "Receipt": _object(
-        {
-            "prefix": _TEXT_OR_NULL,
-            "version": _TEXT_OR_NULL,
-            "digest": _TEXT_OR_NULL,
-            "length": _NUMBER,
-            "arm": _TEXT_OR_NULL,
-            "base": _TEXT,
-            "release_seq": _NUMBER,
-            "fallback": {"type": ["object", "null"]},
-        }
-    ),
-    "Usage": _object(
-        {
-            "prompt_tokens": _NUMBER,
-            "completion_tokens": _NUMBER,
-            "total_tokens": _NUMBER,
-            "prompt_tokens_details": _object({"cached_tokens": _NUMBER}),
-        }
-    ),
-    "ChatAnswer": _object(
-        {
-            **_HEAD,
-            "choices": _list(
-                _object(
-                    {
-                        "index": _NUMBER,
-                        "message": _object({"role": _TEXT, "content": _TEXT_OR_NULL}),
-                        "finish_reason": _ENDS,
-                        "logprobs": {"type": ["object", "null"]},
-                    }
-                )
-            ),
-            "usage": _ref("Usage"),
-            "foreword": _ref("Receipt"),
-        }
-    ),
-    "TextAnswer": _object(
-        {
-            **_HEAD,
-            "choices": _list(
-                _object(
-                    {
-                        "index": _NUMBER,
-                        "text": _TEXT,
-                        "finish_reason": _ENDS,
-                        "logprobs": {"type": ["object", "null"]},
-                    }
-                )
-            ),
-            "usage": _ref("Usage"),
-            "foreword": _ref("Receipt"),
-        }
-    ),
-    "Model": _object(
-        {
-            "id": _TEXT,
-            "object": _TEXT,
-            "created": _NUMBER,
-            "owned_by": _TEXT,
-            "root": _TEXT,
-            "parent": _TEXT_OR_NULL,
-        },
-        foreword=_ref("Receipt"),
-    ),
-    "ModelList": _object({"object": _TEXT, "data": _list(_ref("Model"))}),
-    "Event": {
-        **_object({"data": _TEXT}, event=_TEXT),
-        "description": "One of many. `data` is a piece of the answer as JSON, and at the end [DONE]; "
-        "of an event `error` it is an Error.",
-    },
-    "Live": _object({"live": _YES_NO}),
-    "Ready": _object({"ready": _YES_NO, "draining": _YES_NO, "missing": _list(_TEXT)}),
-    "Document": {"type": "object"},
-}

@@ -7,10 +7,8 @@ and a text that is far too long is refused before it is turned into tokens.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -19,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from foreword.artifact import PromptFormat
 from foreword.errors import Overloaded, PromptTooLong, UsageError
-from foreword.prefix.prompts import places, render
+from foreword.prefix.prompts import render
+from foreword.serving.gateway.forms import columns, is_chat, no_inputs, only_text, spoken
 from foreword.serving.gateway.tokens import Encoder, texts_of
 
 Style = Literal["trained", "chat", "raw"]
@@ -137,16 +136,16 @@ class Prompter:
     ) -> Tokens:
         style, trained = way.style or "trained", way.trained
         if style == "raw":
-            return self._plain(_only_text(messages, tools, "raw"))
+            return self._plain(only_text(messages, tools, "raw"))
         if style == "chat" or trained is None or trained.kind == "chat":
-            _no_inputs(way, "a conversation in the chat template")
+            no_inputs(way, "a conversation in the chat template")
             return self._conversation(messages, tools)
-        text = _only_text(messages, tools, f"the template {trained.template[:80]!r}")
+        text = only_text(messages, tools, f"the template {trained.template[:80]!r}")
         return self._filled(trained, text, way.inputs)
 
     def _text(self, text: str, way: Way) -> Tokens:
-        if way.style == "chat" or (way.style == "trained" and _is_chat(way.trained)):
-            _no_inputs(way, "a conversation in the chat template")
+        if way.style == "chat" or (way.style == "trained" and is_chat(way.trained)):
+            no_inputs(way, "a conversation in the chat template")
             return self._conversation([{"role": "user", "content": text}], ())
         if way.style == "trained" or (way.inputs and way.style is None):
             if way.trained is None:
@@ -156,7 +155,7 @@ class Prompter:
                     code="prompt.not_trained",
                 )
             return self._filled(way.trained, text, way.inputs)
-        _no_inputs(way, "a text as it is")
+        no_inputs(way, "a text as it is")
         return self._plain(text)
 
     def _plain(self, text: str) -> Tokens:
@@ -164,10 +163,10 @@ class Prompter:
         return self._encoder.plain(text)
 
     def _filled(self, trained: PromptFormat, text: str, inputs: Mapping[str, str]) -> Tokens:
-        columns = _columns(trained, text, inputs)
-        self._require_short(columns.values())
-        mark = self._encoder.mark_for([*columns.values(), trained.template])
-        filled = render(trained, self._encoder.shield(columns, mark))
+        filling = columns(trained, text, inputs)
+        self._require_short(filling.values())
+        mark = self._encoder.mark_for([*filling.values(), trained.template])
+        filled = render(trained, self._encoder.shield(filling, mark))
         return self._encoder.encode(filled, mark)
 
     def _conversation(
@@ -180,13 +179,13 @@ class Prompter:
                 "with a template of its own",
                 code="prompt.no_chat_template",
             )
-        spoken = [_spoken(message) for message in messages]
-        texts = [*texts_of(spoken), *texts_of(tools)]
+        said = [spoken(message) for message in messages]
+        texts = [*texts_of(said), *texts_of(tools)]
         self._require_short(texts)
         mark = self._encoder.mark_for(texts)
         try:
             text = tokenizer.apply_chat_template(
-                self._encoder.shield(spoken, mark),
+                self._encoder.shield(said, mark),
                 tools=self._encoder.shield(list(tools), mark) or None,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -214,68 +213,3 @@ class Prompter:
 
 _UNLIMITED = 4096
 """Tokens of an answer that asked for no number, on a model without a limit."""
-
-
-def _is_chat(trained: PromptFormat | None) -> bool:
-    return trained is not None and trained.kind == "chat"
-
-
-def _columns(trained: PromptFormat, text: str, inputs: Mapping[str, str]) -> dict[str, str]:
-    """Every place of a template and what fills it: `inputs` by name, the text in `input`."""
-    wanted = places(trained)
-    unknown = [name for name in inputs if name not in wanted]
-    if unknown or ("input" in inputs and text):
-        raise UsageError(
-            f"foreword.inputs: the prefix was trained with {trained.template[:80]!r}, whose places are "
-            f"{', '.join(wanted)}; got {', '.join(map(repr, inputs))[:200]}"
-            f"{' besides a text, which is `input`' if not unknown else ''}",
-            code="prompt.inputs",
-        )
-    if "input" in wanted:
-        return {"input": text, **inputs}
-    if text:
-        raise UsageError(
-            f"the prefix was trained with {trained.template[:80]!r}, which has no place for a text; fill "
-            f"{', '.join(wanted) or 'nothing'} with foreword.inputs and leave the text empty",
-            code="prompt.inputs",
-        )
-    return dict(inputs)
-
-
-def _only_text(messages: Sequence[Message], tools: Sequence[Any], reads: str) -> str:
-    """The text of a conversation that is one message of the user and nothing else."""
-    if len(messages) == 1 and messages[0].get("role") == "user" and not tools:
-        return str(messages[0].get("content") or "")
-    roles = ", ".join(str(message.get("role")) for message in messages[:8])
-    raise UsageError(
-        f"this prefix reads one user message in {reads}, got {roles}{' and tools' if tools else ''}; "
-        'send one message, or set foreword.prompt to "chat" to use the model\'s chat template, with '
-        "which it was not trained",
-        code="prompt.messages",
-    )
-
-
-def _no_inputs(way: Way, reads: str) -> None:
-    if way.inputs:
-        raise UsageError(
-            f"foreword.inputs fill the places of a trained template, but this request is {reads}; "
-            "leave them out",
-            code="prompt.inputs",
-        )
-
-
-def _spoken(message: Message) -> dict[str, Any]:
-    """A message as chat templates read it: always a text, arguments of calls as values."""
-    said = dict(message)
-    said["content"] = message.get("content") or ""
-    if message.get("tool_calls"):
-        said["tool_calls"] = [_called(call) for call in message["tool_calls"]]
-    return said
-
-
-def _called(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call.get("function") or {})
-    # Without success the template gets the text that the model once wrote.
-    with suppress(ValueError, TypeError, RecursionError):
-        function["arguments"] = json.loads(function.get("arguments") or "{}")
-    return {**call, "function": function}
