@@ -131,12 +131,12 @@ def test_errors_stay_within_what_is_stated() -> None:
     of = [replace(row, checks=()) for row in rows(160, "ab")]
     found: dict[str, Counter[str]] = {"equal": Counter(), "lost": Counter()}
     for name, candidate in (("equal", share), ("lost", {**share, "b": 0.65})):
-        for seed in range(20):
+        for seed in range(12):
             evaluation = arms({"incumbent": share, "candidate": candidate}, of, seed)
             found[name][decide([evaluation], asked, SUBJECT, NOW).outcome] += 1
     assert found["equal"]["fail"] == 0
-    assert found["lost"]["pass"] <= 2
-    assert found["equal"]["pass"] > 10, "it can also pass"
+    assert found["lost"]["pass"] <= 1
+    assert found["equal"]["pass"] > 6, "it can also pass"
 
 
 def test_the_verdict_states_its_error_rates() -> None:

@@ -59,7 +59,7 @@ def test_inspect_hears_what_everybody_hears(
     (score,) = told["results"]["scores"]
     assert told["status"] == "success"
     assert told["results"]["completed_samples"] == len(rows)
-    # Inspect's `exact` does not count white space and punctuation, so those are found again at least.
+    # It heard what we heard, so all but the row whose target nobody says are right.
     assert score["metrics"]["mean"]["value"] == pytest.approx(len(INPUTS) / len(rows))
 
 

@@ -284,7 +284,7 @@ def test_smollm2_answers_as_a_prefix_taught_it(
     made = train(recipe, base, dataset, tmp_path / "made").artifact
     rows = [{"input": f"How warm is it in {city}?", "target": CALL} for city in CITIES]
     calls = Recipe(
-        name="acme/calls", data=DataSettings(template="chat"), train=TrainSettings(steps=40)
+        name="acme/calls", data=DataSettings(template="chat"), train=TrainSettings(steps=20)
     )
     caller = train(calls, base, load_dataset(rows, calls.data, seed=0), tmp_path / "c").artifact
     monkeypatch.setenv("FOREWORD_HOME", str(tmp_path))

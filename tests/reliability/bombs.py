@@ -64,7 +64,7 @@ def _shapes() -> dict[str, dict[str, Any]]:
         "2,048 large messages": {"messages": [_user("0123 " * 95)] * 2_048},
         "2,048 empty messages": {"messages": [_user("")] * 2_048},
         "8,000 parts of a text": {"messages": [_user(_parts(256))] * 31},
-        "7,000 calls of tools": {"messages": [asked] * 60},
+        "4,000 calls of tools": {"messages": [asked] * 60},
         "arguments that are JSON themselves": {"messages": [_argued("[" * 400_000)]},
         "128 tools": {"messages": hi, "tools": [tool] * 128},
         "160,000 token ids": {"prompt": [7] * 159_000},

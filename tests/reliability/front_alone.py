@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import resource
 import subprocess
@@ -96,6 +97,7 @@ async def serve(settings: EdgeSettings, *, reads_anything: bool) -> None:
     running = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
+    gc.freeze()  # as `foreword serve` does
     measuring = asyncio.create_task(facts.measure())
     print(json.dumps([server.servers[0].sockets[0].getsockname()[1], front.key]), flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -20,9 +19,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +32,6 @@ from tests.gateway.edge_server import Client, until
 from tests.registry.scratch import scratch
 from tests.reliability.report import ROOT
 
-Kind = TypeVar("Kind")
 NAMES = ("acme/one", "acme/two", "acme/three")
 SETTINGS = (
     "embedded.most_running=128", "embedded.waiting=2000", "embedded.waiting_per_tenant=2000",
@@ -50,6 +47,7 @@ class Inside:
     steps: int = 0
     prompts: dict[str, int] = field(default_factory=dict)
     """Last token of the prompt, by the engine's name of a request."""
+    made: dict[str, Any] = field(default_factory=dict)
     other: Any = None
     """What `blind` has put aside."""
 
@@ -57,7 +55,18 @@ class Inside:
         """Note when the front gives a request up, and when the engine does."""
         from foreword.serving.engine.backend import EmbeddedBackend
         from foreword.serving.engine.engine import Engine
+        from foreword.serving.gateway.edge import Edge
+        from foreword.serving.gateway.front import Front
 
+        for kind in (Edge, Front, EmbeddedBackend):
+            _remember(kind, self.made)
+        call = Edge.__call__
+
+        async def called(edge: Edge, *args: Any) -> None:
+            self.made["loop"] = asyncio.get_running_loop()
+            await call(edge, *args)
+
+        Edge.__call__ = called  # type: ignore[method-assign]
         submit, step, cancel, give_up = (
             Engine.submit, Engine.step, Engine.cancel, EmbeddedBackend.cancel
         )  # fmt: skip
@@ -85,11 +94,7 @@ class Inside:
         EmbeddedBackend.cancel = given_up  # type: ignore[method-assign]
 
     def facts(self) -> dict[str, Any]:
-        from foreword.serving.engine.backend import EmbeddedBackend
-        from foreword.serving.gateway.edge import Edge
-        from foreword.serving.gateway.front import Front
-
-        edge, front, backend = (_the(kind) for kind in (Edge, Front, EmbeddedBackend))
+        edge, front, backend = (self.made[name] for name in ("Edge", "Front", "EmbeddedBackend"))
         capacity, process = backend.capacity(), psutil.Process()
         rest = {
             "running": capacity.running, "waiting": capacity.waiting, "kv_bytes": capacity.kv_bytes,
@@ -97,15 +102,13 @@ class Inside:
             "pins": sum(each.pins for each in backend.residents()), "inside": edge.gate.inside,
             "bodies": edge.bodies.room.used, "tenants": sum(edge.overload.inside.values()),
             "front": len(front.running), "streams": front.quotas.streams,
-            "tasks": len(asyncio.all_tasks(_loop())), "listeners": len(backend._streams),
+            "tasks": len(asyncio.all_tasks(self.made["loop"])), "listeners": len(backend._streams),
             "descriptors": process.num_fds(),
         }  # fmt: skip
         return {"rest": rest, "aborts": self.aborts, "rss": process.memory_info().rss}
 
     def heart(self) -> dict[str, Any]:
-        from foreword.serving.engine.backend import EmbeddedBackend
-
-        health = _the(EmbeddedBackend).health()
+        health = self.made["EmbeddedBackend"].health()
         since = float("inf") if health.last_step is None else time.monotonic() - health.last_step
         return {"state": health.state, "since": since}
 
@@ -120,16 +123,15 @@ class Inside:
         return {}
 
 
-@cache
-def _the(kind: type[Kind]) -> Kind:
-    """The one of its kind in this process."""
-    return next(each for each in gc.get_objects() if type(each) is kind)
+def _remember(kind: type, made: dict[str, Any]) -> None:
+    """Keep the one of its kind in this process, once it is made."""
+    init = kind.__init__  # type: ignore[misc]
 
+    def remembering(one: Any, *args: Any, **more: Any) -> None:
+        init(one, *args, **more)
+        made[kind.__name__] = one
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loops = (each for each in gc.get_objects() if isinstance(each, asyncio.BaseEventLoop))
-    return next(loop for loop in loops if loop.is_running())
+    kind.__init__ = remembering  # type: ignore[misc]
 
 
 def _answer(inside: Inside) -> None:

@@ -258,7 +258,8 @@ def test_a_day_of_everything_leaves_nothing_behind(at: Home, goals: Goals) -> No
 
 
 async def _before(watch: Watch) -> Sample:
-    await asyncio.sleep(IDLE + 1.0)  # a connection that is still open would hide one that is left behind
+    # A connection that is still open would hide one that is left behind.
+    await asyncio.sleep(IDLE + 1.0)
     async with httpx2.AsyncClient(base_url=watch.server.url, trust_env=False) as client:
         return await watch.look(client)
 

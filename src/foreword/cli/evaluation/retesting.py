@@ -80,9 +80,9 @@ def _released(prefix: str, places: Places) -> dict[Released, Artifact]:
 def _attest(
     report: RetestReport, versions: dict[Released, Artifact], key: str, places: Places
 ) -> None:
-    """What is refused on this base has no verdict about what is served."""
+    """What was shown, good or bad. Not enough evidence takes back no word that was given with enough."""
     from foreword.cli.evaluation.recording import record
 
     for each in report.results:
-        if each.verdict is not None and each.fate not in ("transfers", "retrain"):
+        if each.verdict is not None and each.fate in ("survives", "fails"):
             record(each.verdict, versions[each.released], str(each.released.digest), key, places)

@@ -18,9 +18,9 @@ FATES: tuple[Fate, ...] = get_args(Fate)
 
 MEANING: Mapping[Fate, str] = {
     "unchanged": "every answer is the one it gave before",
-    "survives": "it answers otherwise and still passes the gate",
-    "unsure": "it answers otherwise, and the rows do not tell whether it got worse",
-    "fails": "it got worse",
+    "survives": "it answers otherwise, or nothing is known of before, and it passes the gate",
+    "unsure": "the same, but the rows do not tell whether it got worse",
+    "fails": "it is shown to be worse than the policy allows",
     "transfers": "it is refused on this base, but tried on it all the same it would pass: train it again, "
     "starting from what it is (prefix.init: artifact)",
     "retrain": "it is refused on this base and would not pass on it: train it again",
@@ -119,7 +119,7 @@ def _value(each: Retested) -> dict[str, Any]:
 
 def _lines(report: RetestReport) -> Iterator[str]:
     said = ", ".join(f"{report.count(fate)} {_word(fate)}" for fate in FATES if report.count(fate))
-    yield f"# {len(report.results)} released versions: {said or 'none'}"
+    yield f"# {len(report.results)} released: {said or 'none'}"
     yield ""
     yield "| version | arm | fate | changed answers | reason |"
     yield "|---|---|---|---|---|"

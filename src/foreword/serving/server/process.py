@@ -7,6 +7,7 @@ a second one      ─▶ end at once
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -101,6 +102,10 @@ async def serve(
     with _signals(say) as told:
         try:
             await _until(lambda: all(server.started for server in servers), tasks)
+            # What is there now stays. Without it the collector looks through all of a model and its
+            # libraries, a tenth of a second in which nobody is answered, whenever a large body was read.
+            gc.collect()
+            gc.freeze()
             ready()
             await _first(told.wait(), *tasks)
             await _let_out(house, grace, say)
