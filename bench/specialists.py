@@ -47,14 +47,14 @@ DECODING = Decoding(max_new_tokens=60)
 
 def measure(quick: bool) -> harness.Result:
     rows, steps, judged = (200, 30, 40) if quick else (800, 150, 200)
-    others = max(40, judged // 2)
+    away = max(40, judged // 2)
     base = load_base(demo_base(print))
     with tempfile.TemporaryDirectory() as scratch, AnswerStore(Path(scratch) / "answers") as store:
         place = Path(scratch)
         made = {home: _trained(base, f"rnnlg/{home}", home, rows, steps, place) for home in HOMES}
         same = _trained(base, "monotone/hotel", "hotel", rows, max(20, steps // 3), place, SENTENCE)
         sets = [_home_set(home, judged) for home in HOMES]
-        others = [_laptops(others), _capitals(others)]
+        others = [_laptops(away), _capitals(away)]
         who = [Contestant("base"), *(Contestant(home, made[home]) for home in HOMES)]
         evaluations = judge_sets(
             [*sets, *others], field_of(who, base, sets[0]), DECODING, metrics=suite(), store=store

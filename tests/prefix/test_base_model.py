@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from foreword.errors import CompatibilityError, ConfigError
 from foreword.prefix.base_model import BaseModel, load_base
-from foreword.prefix.files import identify
 from foreword.prefix.bases import add_base, list_bases
+from foreword.prefix.files import identify
 from foreword.prefix.selfcheck import check_attachment
 from tests.tiny import ids, tiny, tokenizer
 
