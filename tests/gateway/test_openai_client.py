@@ -286,7 +286,12 @@ def test_smollm2_answers_as_a_prefix_taught_it(
     calls = Recipe(
         name="acme/calls", data=DataSettings(template="chat"), train=TrainSettings(steps=20)
     )
-    caller = train(calls, base, load_dataset(rows, calls.data, seed=0), tmp_path / "c").artifact
+    caller = train(
+        calls,
+        base,
+        load_dataset(rows, calls.data, seed=0, tokenizer=base.tokenizer),
+        tmp_path / "c",
+    ).artifact
     monkeypatch.setenv("FOREWORD_HOME", str(tmp_path))
     monkeypatch.delenv("FOREWORD_REGISTRY", raising=False)
     with home_at(tmp_path, model) as ground:

@@ -60,13 +60,16 @@ class Inside:
 
         for kind in (Edge, Front, EmbeddedBackend):
             _remember(kind, self.made)
-        call = Edge.__call__
+        run = asyncio.run
 
-        async def called(edge: Edge, *args: Any) -> None:
-            self.made["loop"] = asyncio.get_running_loop()
-            await call(edge, *args)
+        def noting(coroutine: Any, **more: Any) -> Any:
+            async def noted() -> Any:
+                self.made["loop"] = asyncio.get_running_loop()
+                return await coroutine
 
-        Edge.__call__ = called  # type: ignore[method-assign]
+            return run(noted(), **more)
+
+        asyncio.run = noting  # type: ignore[assignment]
         submit, step, cancel, give_up = (
             Engine.submit, Engine.step, Engine.cancel, EmbeddedBackend.cancel
         )  # fmt: skip
