@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
+# Two processes with one thread each: many tests wait for servers they started.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The full counts instead of the fixed sample that `test` runs; writes reports/reliability.json.
 reliability: $(STAMP)
@@ -39,7 +40,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The full runs take about an hour and want a quiet machine.
+# The full runs take about two hours and want a quiet machine.
 bench: $(STAMP)
 	$(BIN)/python bench/training_vs_peft.py
 	$(BIN)/python bench/first_prefix.py
@@ -49,6 +50,11 @@ bench: $(STAMP)
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/serving_picture.py
 	$(BIN)/python bench/gateway.py
+	$(BIN)/python bench/metrics.py
+	$(BIN)/python bench/metrics_proxies.py
+	$(BIN)/python bench/error_rates.py
+	$(BIN)/python bench/judge.py
+	$(BIN)/python bench/specialists.py
 
 clean:
 	rm -rf .venv demo-run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -30,6 +30,8 @@ def goals(request: pytest.FixtureRequest) -> Iterator[report.Goals]:
     given = report.Goals(*_name(request.node))
     yield given
     request.config.stash[RECORDS].extend(given.records)
+    # What a worker of a run in parallel can hand over (tests/conftest.py prints it).
+    request.node.user_properties += [(report.GOAL, record.line()) for record in given.records]
     if missed := given.missed():
         pytest.fail("\n".join(missed), pytrace=False)
 

@@ -19,6 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "reports" / "reliability.json"
+GOAL = "goal"
+"""The user property of a test under which its goals are handed over as lines."""
 LONG = os.environ.get("FOREWORD_LONG") == "1"
 """True in `make reliability`: the whole count, and the file is written. Else a fixed sample."""
 
