@@ -63,7 +63,7 @@ class Plan:
     """Prefixes that are resident at the same time."""
 
 
-FULL = Plan(pairs=500, tokens=64, rounds=60, seconds=20, starts=5, many=1_000)
+FULL = Plan(pairs=200, tokens=64, rounds=24, seconds=15, starts=3, many=1_000)
 QUICK = Plan(pairs=60, tokens=32, rounds=10, seconds=4, starts=1, many=100)
 
 

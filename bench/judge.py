@@ -60,7 +60,7 @@ class Size:
     """Of training each prefix."""
 
 
-FULL, QUICK = Size(1_000, 24, 3, 60), Size(24, 2, 2, 8)
+FULL, QUICK = Size(1_000, 12, 3, 60), Size(24, 2, 2, 8)
 
 
 def golden_set(most: int) -> GoldenSet:
