@@ -141,6 +141,8 @@ class Terminal:
         if not self.process:
             given = {"FOREWORD_URL": door.url, "FOREWORD_API_KEY": door.keys["acme"]}
             words = [sys.executable, "-c", RUN, "chat", *TOKENS, *options]
+            # Whoever runs the tests in the background may have Ctrl-C ignored, which is inherited.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execve(sys.executable, words, {**os.environ, "TERM": "xterm", **given})  # noqa: S606
         self.text = ""
 

@@ -21,6 +21,7 @@ from foreword.serving.gateway.access.table import AccessTable
 from foreword.serving.gateway.access.tenants import Limits, Tenant
 from tests.gateway.edge_server import until
 from tests.gateway.served import NAME, Ground, by, home_at, save_model, serving
+from tests.reliability.report import LONG
 from tests.serving.prefix_samples import POLICY
 
 CHAT = (
@@ -264,6 +265,7 @@ def _code(served: Served) -> str | None:
 
 
 @pytest.mark.real
+@pytest.mark.skipif(not LONG, reason="two trainings take minutes; FOREWORD_LONG=1 runs it")
 def test_smollm2_answers_as_a_prefix_taught_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.reliability.report import LONG
 from tests.reliability.targets import TARGETS, Parts, Target
 
-SLOW = 0.1
-"""Seconds one input may take."""
+SLOW = 0.1 if LONG else 0.2
+"""Seconds one input may take. The sample runs beside another process of tests, on one core with it perhaps."""
 LONGEST_MESSAGE = 1_000
 """Characters."""
 _KEPT = 10

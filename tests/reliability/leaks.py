@@ -3,7 +3,7 @@
 open      whoever has a key may use everything, and is shown everything
 shared    one cache of prompts for all tenants
 replay    an answer is given again to whoever sends the same Idempotency-Key, whoever it is
-looking   "not yours" is found out after a look of 0.3 ms at the prefix, and has a code of its own
+looking   "not yours" is found out after a look of 1 ms at the prefix, and has a code of its own
 none      as it is
 """
 
@@ -61,7 +61,7 @@ def replay() -> None:
 
 
 def looking() -> None:
-    look_first(lambda: time.sleep(0.0003), "model.not_yours")
+    look_first(lambda: time.sleep(0.001), "model.not_yours")
 
 
 def look_first(before: Callable[[], None], code: str) -> None:

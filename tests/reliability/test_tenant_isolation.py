@@ -73,7 +73,7 @@ def test_a_server_that_looks_first_is_found_out(goals: Goals, tmp_path: Path) ->
     asking = {"get", "use by name", "use by digest", "guess an alias", "errors"}
     goals.goal("planted code for \"not yours\": ways on which it was seen", value=len(matrix.found()),
                passed=matrix.found() == asking, count=len(asking))  # fmt: skip
-    goals.goal("planted look of 0.3 ms at what is not yours, over HTTP: area at least 0.9",
+    goals.goal("planted look of 1 ms at what is not yours, over HTTP: area at least 0.9",
                value=area, passed=area >= 0.9, count=400)  # fmt: skip
 
 
