@@ -20,7 +20,7 @@ from tests.reliability.report import LONG
 from tests.reliability.targets import TARGETS, Parts, Target
 
 SLOW = 0.1 if LONG else 0.2
-"""Seconds one input may take. The sample runs beside another process of tests, on one core with it perhaps."""
+"""Seconds one input may take. The sample may share its core with another process of tests."""
 LONGEST_MESSAGE = 1_000
 """Characters."""
 _KEPT = 10
