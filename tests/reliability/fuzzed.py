@@ -1,10 +1,11 @@
 """Schemathesis over an application's own OpenAPI document: every phase, every operation, valid and not.
 
-Its own checks hold, but for three things that a description cannot say:
+Its own checks hold, but for four things that a description cannot say:
 - a request can be well-formed and still ask for what does not go together, or does not fit the model.
   So instead of `positive_data_acceptance`, every refusal of a well-formed request needs a code from `CROSS`;
 - a body that breaks a limit of size may be refused as too large (413) before anybody looks closer;
-- 503 and 504 are declared, and no fault.
+- 503 and 504 are declared, and no fault;
+- a key that was revoked is still there to be looked at.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ _CROSS_FIELDS = {
     "stream_options", "top_logprobs", "max_tokens", "tools", "best_of", "guided_regex", "guided_json",
     "response_format", "structured_outputs.regex", "structured_outputs.json",
 }  # fmt: skip
-_CROSS_SAID = re.compile(r"has content or tool_calls|valid integer(, got -?[\d.e+]+)?$")
+_CROSS_SAID = re.compile(
+    r"has content or tool_calls|valid integer(, got -?[\d.e+]+)?$"
+    r"|^prompt\[\d+\]: expected a valid string, got -?[\d.e+]+$"
+)
 """What a refusal of a well-formed request is about: its fields together, or this model. And 7.0, which
-JSON Schema calls an integer and we do not."""
+JSON Schema calls an integer and we do not, also among the tokens of a prompt."""
+_STAYS = ("GET /admin/keys/{id}", "use_after_free")
+"""A key that was taken back is still shown, as revoked: who had it when is what somebody will ask."""
 
 
 @dataclass
@@ -126,6 +132,8 @@ def _scenario(found: Found, event: events.ScenarioFinished) -> None:
         for check in checks:
             if check.failure_info is not None:
                 label = recorder.cases[name].value.operation.label
+                if (label, check.name) == _STAYS:
+                    continue
                 said = f"{check.failure_info.failure.message}\n{check.failure_info.code_sample}"
                 found.faults.setdefault((label, check.name), said[:2_000])
 
