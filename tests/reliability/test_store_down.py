@@ -224,31 +224,32 @@ def test_corrupt_bytes_are_never_accepted(shop: Shop, goals: Goals) -> None:
     registry.fetch(digest, trust, NOW)
     keys = [each.key for each in shop.store.asked[begun:]]
     kinds: tuple[Fault, ...] = ("flipped", "other", "short")
-    spoiled, refused, control = shop.store.spoiled, Counter[str](), 0
+    refused, accepted, control = 0, 0, 0
     raw = S3Store.from_url(
         open_blobs(f"{registry.blobs.shown}").shown, client_options={"allow_http": True}
     )
     for number, (kind, key) in zip(range(CORRUPT), itertools.cycle(itertools.product(kinds, keys))):
         shop.store.fault, shop.store.only = kind, frozenset({key})
+        spoiled = shop.store.spoiled
         try:
             registry.fetch(digest, trust, NOW)
         except RegistryError as e:
-            refused[e.code] += 1
+            refused += e.code == "registry.blob_damaged"
+        else:  # a client that reads a second time by itself may get whole bytes then
+            accepted += shop.store.spoiled > spoiled
         if not number % 30:
             control += len(obstore.get(raw, f"sha256/{key[:2]}/{key}").bytes()) > 0
     shop.store.fault, shop.store.only = "none", None
-    tried = shop.store.spoiled - spoiled - control
-    goals.goal("corrupt bytes accepted, of manifests, tensors and envelopes",
-               value=tried - refused["registry.blob_damaged"],
-               passed=tried == refused["registry.blob_damaged"] >= 0.9 * CORRUPT, count=tried)  # fmt: skip
+    goals.goal("corrupt bytes accepted, of manifests, tensors and envelopes", value=accepted,
+               passed=not accepted and refused >= 0.9 * CORRUPT, count=refused)  # fmt: skip
     goals.goal("a client that does not compare digests takes them", value=control,
                passed=control == -(-CORRUPT // 30), count=control)  # fmt: skip
 
 
 def test_one_fetch_for_all_who_wait(shop: Shop, goals: Goals) -> None:
     # What failed before may have left the circuit open; a cold one that is answered closes it.
-    until(lambda: shop.server.ask(*shop.next_cold(1)).right, 10)
-    (name,) = shop.next_cold(1)
+    first, name = shop.next_cold(2)
+    until(lambda: shop.server.ask(first).right, 10)
     begun, shop.store.delay = len(shop.store.asked), 0.2
     said = shop.server.ask_all([name] * WAITERS, WAITERS)
     shop.store.delay = 0.0
