@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from foreword.artifact import Digest
@@ -20,6 +21,7 @@ from foreword.evaluation.gates.plan import plan
 from foreword.evaluation.gates.policy import GatePolicy, load_policy
 from foreword.evaluation.gates.verdict import RuleResult, Subject, Verdict
 from foreword.evaluation.golden import GoldenSet, Header
+from foreword.evaluation.statistics.error_rates import Pair, margin_gate
 from foreword.signing.verify import verify
 from tests.artifact.samples import sample
 from tests.evaluation.arms import CANDIDATE, HEADER, arms, policy, rows
@@ -137,6 +139,29 @@ def test_errors_stay_within_what_is_stated() -> None:
     assert found["equal"]["fail"] == 0
     assert found["lost"]["pass"] <= 1
     assert found["equal"]["pass"] > 6, "it can also pass"
+
+
+def test_a_whole_gate_decides_as_the_one_whose_error_rates_are_published() -> None:
+    """`bench/error_rates.py` counts `margin_gate`, which leaves out all but the decision."""
+    asked = policy(rules=[{"metric": "exact_match", "cohort_margin": 0.1}])
+    of = [replace(row, checks=()) for row in rows(300, "ab")]
+    seen = set()
+    for seed in range(24):
+        loss = (0.0, 0.1, 0.25)[seed % 3]
+        shares = {"incumbent": 0.97, "candidate": {"a": 0.97, "b": 0.97 - loss}}
+        evaluation = arms(shares, of, seed)
+        values = {
+            name: evaluation.measured[name]["exact_match"].table.row_values() for name in shares
+        }
+        cohort = np.array([row.cohort for row in of])
+        pairs = {
+            each: Pair(values["candidate"][cohort == each], values["incumbent"][cohort == each])
+            for each in "ab"
+        }
+        outcome = margin_gate(0.1)(pairs)
+        assert decide([evaluation], asked, SUBJECT, NOW).outcome == outcome
+        seen.add(outcome)
+    assert seen == {"pass", "fail", "insufficient"}
 
 
 def test_the_verdict_states_its_error_rates() -> None:

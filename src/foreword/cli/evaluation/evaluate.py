@@ -85,21 +85,19 @@ def evaluate(
     decoding = Decoding(max_new_tokens, temperature, seed)
     places = Places(registry, trust, key_file)
     if all_released:
-        from foreword.cli.evaluation.retesting import Wanted, retest
-
         if sides or base is None or policy is None:
             raise UsageError(
                 "--all-released takes --base and --policy, and no sides",
                 code="evaluation.all_released",
             )
+        from foreword.cli.evaluation.retesting import Wanted, retest
+
         wanted = Wanted(base, prefix, policy, sign, tuple(allowed or ()))
         retest(wanted, golden, decoding, places, answers, format_, out_)
         return
     if not sides and not (base and bare):
         raise UsageError("name what to judge: a side, or --base", code="evaluation.side")
-    measuring = Measuring(
-        tuple(metrics) if metrics else None, tuple(allowed or ()), judge, neutral, encoder, labels
-    )
+    measuring = Measuring.given(metrics, allowed, judge, neutral, encoder, labels)
     chosen = ["base", *(sides or [])] if base and bare else list(sides or [])
     _scorecards(chosen, golden, base, decoding, measuring, places, answers, format_, out_)
 
@@ -129,9 +127,7 @@ def compare(
     from foreword.cli.evaluation.sides import Places
     from foreword.evaluation.runs.decoding import Decoding
 
-    measuring = Measuring(
-        tuple(metrics) if metrics else None, tuple(allowed or ()), judge, neutral, encoder, labels
-    )
+    measuring = Measuring.given(metrics, allowed, judge, neutral, encoder, labels)
     _scorecards(
         [first, second], golden, base, Decoding(max_new_tokens, temperature, seed), measuring,
         Places(registry, trust, key_file), answers, format_, out_,

@@ -94,14 +94,9 @@ def gate(
     if plan:
         _tell_plan(rules, sets, discordance, format_ == "json")
         return
-    asked = Measuring(
-        tuple({*metrics, *rules.metrics}) if metrics else None,
-        tuple(allowed or ()),
-        judge,
-        neutral or ("builtin" if "neutral_perplexity" in rules.metrics else None),
-        encoder,
-        labels,
-    )
+    only = sorted({*metrics, *rules.metrics}) if metrics else None
+    neutral = neutral or ("builtin" if "neutral_perplexity" in rules.metrics else None)
+    asked = Measuring.given(only, allowed, judge, neutral, encoder, labels)
     job = Job(
         sets, rules, base, Decoding(max_new_tokens, temperature, seed), asked,
         Places(registry, trust, key_file), answers, sign, format_, out_,

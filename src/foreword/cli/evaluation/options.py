@@ -71,3 +71,17 @@ class Measuring:
     neutral: str | None = None
     encoder: Path | None = None
     labels: Path | None = None
+
+    @classmethod
+    def given(
+        cls,
+        metrics: list[str] | None,
+        allowed: list[str] | None,
+        judge: str | None,
+        neutral: str | None,
+        encoder: Path | None,
+        labels: Path | None,
+    ) -> Measuring:
+        """From the options as they came."""
+        only = tuple(metrics) if metrics else None
+        return cls(only, tuple(allowed or ()), judge, neutral, encoder, labels)

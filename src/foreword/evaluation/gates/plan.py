@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from foreword.evaluation.gates.policy import GatePolicy
 from foreword.evaluation.gates.questions import Rows, cohorts_of, rows_of
 from foreword.evaluation.golden import GoldenSet
-from foreword.evaluation.statistics.power import power_of, rows_needed
+from foreword.evaluation.statistics.power import power_of, rows_needed, variance_of_discordance
 
 DISCORDANCE = 0.2
 """Rows on which two variants differ wholly, if nothing is known: a fifth."""
@@ -55,7 +55,7 @@ def _margins(
 def _planned(
     rule: str, rows: Rows, margin: float, policy: GatePolicy, discordance: float
 ) -> Planned:
-    n, alpha = len(rows.ids), policy.alpha
-    power = power_of(n, discordance, margin, alpha=alpha) if n >= policy.smallest_n else 0.0
-    needed = rows_needed(discordance, margin, alpha=alpha, power=policy.power)
+    n, alpha, variance = len(rows.ids), policy.alpha, variance_of_discordance(discordance)
+    power = power_of(n, variance, margin, alpha=alpha) if n >= policy.smallest_n else 0.0
+    needed = rows_needed(variance, margin, alpha=alpha, power=policy.power)
     return Planned(rule, rows.label, n, power, max(needed, policy.smallest_n))

@@ -25,7 +25,7 @@ _MOST_ROWS = 1 << 40
 
 @dataclass(frozen=True)
 class Power:
-    """What a gate with these rows can tell; shown before a run and kept in the verdict."""
+    """What a gate with these rows can tell."""
 
     n: int
     margin: float
