@@ -47,7 +47,7 @@ def tell(settings: ServeSettings, built: House, model: Model, doors: list[Door],
     released = sum(named.release is not None for named in table.names.values())
     say(f"serving {model.name} ({model.fingerprint.short}) at {doors[0].url}/v1")
     say(f"metrics, health and admin at {doors[1].url}")
-    say(f"{released} prefixes released, as of entry {status.seq} ({status.source})")
+    say(f"prefixes released: {released}, as of entry {status.seq} ({status.source})")
     if status.error:
         say(f"the registry does not answer ({status.error}); what was known before is served")
     if settings.open:
