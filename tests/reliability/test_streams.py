@@ -63,6 +63,8 @@ def test_who_goes_away_takes_everything_along(goals: Goals, counting_server: Ser
     server = counting_server
     run(server, crowd(STREAMS, 2 * LEAVING, seed=18))  # memory for rows is kept once it is there
     until(lambda: not server.rest()["running"])
+    # What tenants used is written now and then, into a file that stays open from then on.
+    until(lambda: any((server.home / "serve").rglob("usage-*.open.jsonl")), 60)
     time.sleep(1)
     before = server.rest()
     for number in range(ROUNDS):
