@@ -119,6 +119,7 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
     assert sse.DONE == b"data: [DONE]\n\n"
 
 
-def test_a_number_that_is_none_is_never_sent() -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        sse.event({"a": float("nan")})
+def test_a_number_that_is_none_is_null() -> None:
+    for text in ("ü", "\ud800"):  # the second one takes the longer way
+        found = sse.event({"text": text, "a": float("nan"), "b": [-float("inf"), 0.5]})
+        assert json.loads(found[6:].decode()) == {"text": text, "a": None, "b": [None, 0.5]}

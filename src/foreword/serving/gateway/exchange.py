@@ -10,7 +10,6 @@ record is emitted.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from foreword.serving.contract import BARE, Chunk, GenerateRequest, Usage
 from foreword.serving.gateway.access.keys import require_scope
 from foreword.serving.gateway.access.principal import Principal
 from foreword.serving.gateway.front import Front, Run
+from foreword.serving.gateway.ids import new_id
 from foreword.serving.gateway.limits.quotas import Ticket
 from foreword.serving.gateway.prompting import Prompter, Tokens, Way
 from foreword.serving.gateway.receipts import receipt
@@ -195,10 +195,10 @@ class Exchange(Generic[Request]):
         way = Way(trained, ask.extension.prompt, ask.extension.inputs)
         prompts = await self.kind.prompts(prompter, ask, way)
         length = route.prefix.length if route.prefix else 0
-        deadline = time.monotonic() + self.front.most_seconds
+        own, deadline = new_id(), time.monotonic() + self.front.most_seconds
         return [
             GenerateRequest(
-                id=f"{secrets.token_hex(12)}-{place}",
+                id=f"{own}-{place}",
                 prompt=prompt,
                 tenant=self.principal.tenant,
                 adapters=route.adapters,

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pydantic_core
+
 DONE = b"data: [DONE]\n\n"
-# One for all: `json.dumps` would make a new one for every token.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def event(data: Mapping[str, Any]) -> bytes:
@@ -22,5 +22,13 @@ def error(body: Mapping[str, Any]) -> bytes:
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:
-    """Compact JSON in UTF-8; half of a surrogate pair becomes an escape instead of a wrong byte."""
-    return _ENCODER.encode(value).encode(errors="backslashreplace")
+    """Compact JSON in UTF-8; half of a surrogate pair becomes an escape instead of a wrong byte.
+
+    What JSON has no number for is null.
+    """
+    try:
+        # A third of the time of Python's own, and a stream pays it for every token.
+        return pydantic_core.to_json(value, inf_nan_mode="null")
+    except pydantic_core.PydanticSerializationError:  # half of a surrogate pair
+        whole = pydantic_core.to_jsonable_python(value, inf_nan_mode="null")
+        return json.dumps(whole, separators=(",", ":")).encode()

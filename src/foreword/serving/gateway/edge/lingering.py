@@ -4,6 +4,9 @@ A socket that is closed while bytes of the client are still on their way is rese
 the client may lose the answer that tells it what was wrong. So the end is said first, what still
 comes is thrown away for a moment, and then the socket is closed. Closing waits until everything was
 sent, which a client that does not read could put off for ever; here it has to make progress.
+
+The head of an answer goes out with what follows it: they are two calls of uvicorn, and a call of the
+kernel is dear, the more so where another thread waits for Python's lock.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ LINGER_SECONDS = 1.0
 """In which a client that was refused may finish what it is sending."""
 LINGER_BYTES = 4 << 20
 """More than that is not taken from it."""
+_HEAD = b"HTTP/"
 
 
 class LingeringTransport(asyncio.Transport):
@@ -44,12 +48,15 @@ class LingeringTransport(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._held = b""
+        """The head of an answer, until more of it comes or the loop's turn is over."""
         self._discarded = 0
         self.leaving = False
 
     def close(self) -> None:
         if self.leaving:
             return
+        self._send_held()
         self.leaving = True
         self.watch()
         if self._unread() and self._real.can_write_eof():
@@ -67,6 +74,7 @@ class LingeringTransport(asyncio.Transport):
     def abort(self) -> None:
         """End it with a reset: neither we nor the kernel keep what was not sent yet."""
         self.leaving = True
+        self._held = b""
         if (sock := self._real.get_extra_info("socket")) is not None:
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -101,8 +109,19 @@ class LingeringTransport(asyncio.Transport):
         return self.leaving or self._real.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self.leaving:
-            self._real.write(data)
+        if self.leaving or not data:
+            return
+        if not self._held and bytes(data[: len(_HEAD)]) == _HEAD:
+            self._held = bytes(data)
+            self._loop.call_soon(self._send_held)
+        else:
+            held, self._held = self._held, b""
+            self._real.write(held + data if held else data)
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, b""
+        if held and not self.leaving:
+            self._real.write(held)
 
     def resume_reading(self) -> None:
         if not self.leaving:
@@ -117,7 +136,7 @@ class LingeringTransport(asyncio.Transport):
         return self._real.get_extra_info(name, default)
 
     def get_write_buffer_size(self) -> int:
-        return self._real.get_write_buffer_size()
+        return self._real.get_write_buffer_size() + len(self._held)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._real.set_write_buffer_limits(high, low)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from foreword.serving.gateway.edge.types import (
     Send,
     all_of,
 )
+from foreword.serving.gateway.ids import new_id
 
 REQUEST_ID = "foreword.request_id"
 """Key of the scope: a text that names this request and no other."""
@@ -44,7 +44,7 @@ class Stamp:
     """Whether connections end after their answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        own = f"req_{secrets.token_hex(16)}"
+        own = f"req_{new_id()}"
         call = _Call(receive, send, self._headers(own, scope["headers"]))
         try:
             await self.app({**scope, REQUEST_ID: own}, call.receive, call.send)
