@@ -12,7 +12,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 _ALGORITHM = "sha256:"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Digest:
     """A sha256 digest: 64 lower-case hexadecimal digits, written `sha256:<hex>`."""
 

@@ -19,7 +19,7 @@ class Site(StrEnum):
     """Attention of a decoder over the encoder's output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LayerGeometry:
     """Shape of one layer's keys and values: `[kv_heads, token, key_dim]` and `[.., value_dim]`."""
 

@@ -48,7 +48,7 @@ _VERSION = re.compile(
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BaseRef:
     """The frozen model a prefix belongs to."""
 
@@ -63,7 +63,7 @@ class BaseRef:
     """Most positions the model knows; None if it has no limit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PromptFormat:
     """How an input is put to the model: a template with `{column}` places, or its chat template."""
 
@@ -72,7 +72,7 @@ class PromptFormat:
     """For `chat`, the chat template's text, for the record."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorFile:
     """The one tensor file beside the manifest."""
 

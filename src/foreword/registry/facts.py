@@ -44,7 +44,7 @@ class Base:
         return self.ref.id
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """What a version was made from, as its training record says; None where it does not say."""
 
@@ -56,7 +56,7 @@ class Lineage:
     """The version it was started from: `training.parent`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VersionFacts:
     """One prefix version without its numbers, probes and prompt."""
 
@@ -72,7 +72,7 @@ class VersionFacts:
     lineage: Lineage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What one envelope says about a version, and whose word it was when it was accepted."""
 

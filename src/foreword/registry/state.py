@@ -50,7 +50,7 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mark:
     """The entry that made something so."""
 
@@ -60,7 +60,7 @@ class Mark:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownClaim:
     """What an envelope says, and the entry that brought it."""
 
@@ -76,7 +76,7 @@ class KnownDrift:
     mark: Mark
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Version:
     """A published version and everything that was said about it since."""
 
