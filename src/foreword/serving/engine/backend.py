@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from foreword.artifact import Digest
@@ -28,7 +29,6 @@ from foreword.serving.contract import (
     ResidentPrefix,
 )  # fmt: skip
 from foreword.serving.engine.engine import Engine, Event, Failure
-from foreword.serving.engine.listeners import Listener, tell_step
 
 _log = logging.getLogger(__name__)
 _BEAT = 0.5
@@ -42,6 +42,7 @@ _LAST_STEP = 5.0
 _WEDGED = "engine.wedged"
 _LOOKS = 20
 """How often it is looked after the engine in the time after which it is wedged."""
+_Item = Chunk | ForewordError
 
 
 class EmbeddedBackend:
@@ -65,9 +66,9 @@ class EmbeddedBackend:
         self._wedged_after = wedged_after
         self._wake = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
-        self._streams: dict[str, Listener] = {}
+        self._streams: dict[str, Callable[[_Item], None]] = {}
         """Of requests that the engine has."""
-        self._listening: set[Listener] = set()
+        self._listening: set[Callable[[_Item], None]] = set()
         """Of all requests, also those that still wait for the engine's thread."""
         self._state: Literal["ready", "draining", "failed", "closed"] = "ready"
         self._over = False
@@ -96,15 +97,20 @@ class EmbeddedBackend:
             raise self._wedged()
         if request.constraint is not None:
             await asyncio.to_thread(self._engine.prepare, request)
-        listener = Listener()
-        self._listening.add(listener)
+        loop, items = asyncio.get_running_loop(), asyncio.Queue[_Item]()
+
+        def put(item: _Item) -> None:
+            with suppress(RuntimeError):  # the consumer's loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(items.put_nowait, item)
+
+        self._listening.add(put)
         left = request.n
         try:
-            if not self._call(lambda: self._submit(request, listener)):
+            if not self._call(lambda: self._submit(request, put)):
                 left = 0
                 raise self._refusal()
             while left:
-                item = await listener.next()
+                item = await items.get()
                 if isinstance(item, ForewordError):
                     # Only a wedged engine has a request that failed: it is given up if it ever steps again.
                     left = left if item.code == _WEDGED else 0
@@ -112,7 +118,7 @@ class EmbeddedBackend:
                 left -= item.finish is not None
                 yield item
         finally:
-            self._listening.discard(listener)
+            self._listening.discard(put)
             if left:
                 self.cancel(request.id)
 
@@ -213,21 +219,19 @@ class EmbeddedBackend:
                 soon = self._engine.busy or self._engine.loading
                 self._wake.wait(_LOADING if soon else _BEAT)
 
-    def _submit(self, request: GenerateRequest, listener: Listener) -> None:
+    def _submit(self, request: GenerateRequest, put: Callable[[_Item], None]) -> None:
         if self._ended:
-            listener.tell(self._refusal())
+            put(self._refusal())
             return
         try:
             self._engine.submit(request, self._clock())
         except ForewordError as error:
-            listener.tell(error)
+            put(error)
         except Exception as error:
             _log.error("request %r could not be taken in", request.id, exc_info=error)
-            listener.tell(
-                EngineFailed(f"the request could not be taken in ({type(error).__name__})")
-            )
+            put(EngineFailed(f"the request could not be taken in ({type(error).__name__})"))
         else:
-            self._streams[request.id] = listener
+            self._streams[request.id] = put
 
     def _forget(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
@@ -238,16 +242,13 @@ class EmbeddedBackend:
         looked.set()
 
     def _deliver(self, events: Sequence[Event]) -> None:
-        told = [
-            (listener, event.error if isinstance(event, Failure) else event)
-            for event in events
-            if (listener := self._streams.get(event.id)) is not None
-        ]
+        for event in events:
+            if (put := self._streams.get(event.id)) is not None:
+                put(event.error if isinstance(event, Failure) else event)
         # Only now: several answers of a request may have come to their end in the same step.
         for name in {event.id for event in events}:
             if not self._engine.knows(name):
                 self._streams.pop(name, None)
-        tell_step(told)
 
     def _stop(self) -> None:
         if self._ended:
@@ -301,8 +302,8 @@ class EmbeddedBackend:
     def _tell_all(self, error: EngineFailed) -> int:
         """Give an error to every stream there is; how many there are."""
         listening = self._listening.copy()
-        for listener in listening:
-            listener.tell(error)
+        for put in listening:
+            put(error)
         return len(listening)
 
     def _tell(self, call: Callable[[], None]) -> None:
