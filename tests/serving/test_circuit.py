@@ -94,6 +94,43 @@ def test_a_store_that_hangs_is_found_out_once_for_all(
         assert load(kept, digest, clock).digest == digest
 
 
+def test_nothing_begins_behind_fetches_that_are_about_to_tell(
+    base: BaseModel, source: Source, clock: Clock, gate: threading.Event
+) -> None:
+    """Two find nobody there a moment before the others: what took their places would wait as long again."""
+    kept = store(base, source, room=40, limits=LoadLimits(fetch=5.0))
+    many = cold(base, source, 20)
+    source.before = lambda digest: (gate.wait(30), None)[1]
+    assert want(kept, many[:2], clock) == []
+    clock.pass_by(1.0)
+    assert want(kept, many[2:], clock) == []
+    clock.pass_by(4.0)
+    step(kept, clock)
+    assert len(want(kept, many, clock)) == 2, "those that began first"
+    clock.pass_by(1.0)
+    step(kept, clock)
+    assert len(want(kept, many, clock)) == 20
+    assert len(source.asked) == 8
+    gate.set()
+
+
+def test_one_that_cannot_be_had_keeps_the_others_waiting_for_nobody(
+    base: BaseModel, source: Source, clock: Clock
+) -> None:
+    hopeless, *many = cold(base, source, 12)
+
+    def before(digest: Digest) -> None:
+        if digest == hopeless:
+            raise StorageError("connection reset")
+
+    source.before = before
+    kept = store(base, source, room=40)
+    refused(kept, hopeless, clock)
+    assert want(kept, many, clock) == []
+    for digest in many:
+        assert load(kept, digest, clock).digest == digest
+
+
 def test_a_store_that_refuses_is_found_out_after_three_prefixes(
     base: BaseModel, source: Source, names: list[Digest], clock: Clock
 ) -> None:

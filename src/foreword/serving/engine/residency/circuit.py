@@ -41,6 +41,14 @@ class Circuit:
     def is_open(self) -> bool:
         return self.last is not None
 
+    def most_at_once(self, rules: CircuitRules) -> int | None:
+        """Fetches that may be under way when another one begins; None: any number.
+
+        Once one found nobody there, no more begin than would open it: what else waits would be behind
+        fetches that wait for their own time limit, and be told a whole limit later.
+        """
+        return rules.tries - len(self.failed) if self.failed and not self.is_open else None
+
     def lets_through(self, now: float) -> bool:
         return not self.is_open or now >= self.until
 

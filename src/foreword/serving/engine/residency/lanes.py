@@ -65,9 +65,10 @@ class Lane(Generic[Ticket, Result]):
     def submit(self, ticket: Ticket, work: Callable[[], Result]) -> None:
         self._waiting.append(_Job(ticket, work))
 
-    def start(self, now: float) -> None:
-        """Begin waiting jobs while there are free places."""
-        while self._waiting and len(self._running) < self._width and not self._stuck():
+    def start(self, now: float, most: int | None = None) -> None:
+        """Begin waiting jobs while there are free places, and fewer than `most` run."""
+        width = self._width if most is None else min(self._width, most)
+        while self._waiting and len(self._running) < width and not self._stuck():
             job = self._waiting.popleft()
             self._running[job] = now
             try:

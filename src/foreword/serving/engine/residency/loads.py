@@ -71,6 +71,8 @@ class Loads:
         self._writes: Lane[Digest, object] = Lane("write", 1, limits.load, woken)
         self._flights: dict[Digest, Flight] = {}
         self._proved: set[Digest] = set()
+        self.most_fetches: int | None = None
+        """At once; None: as many as there are places."""
         self.by_source: Counter[str] = Counter()
         self.unwritten = 0
         """Copies that the disk refused or was too slow for."""
@@ -156,7 +158,7 @@ class Loads:
         """Begin what there is a place for."""
         # Bytes that wait for room take up memory nobody has reserved, so no more are brought then.
         if not any(flight.stage is Stage.ROOM for flight in self._flights.values()):
-            self._fetches.start(now)
+            self._fetches.start(now, self.most_fetches)
             self._reads.start(now)
         self._builds.start(now)
         self._writes.start(now)

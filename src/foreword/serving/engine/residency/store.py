@@ -294,6 +294,7 @@ class PrefixStore:
         if self._circuit.last is not None and not was_open:
             reason = TimeoutError(self._circuit.last.reason)
             landings += self._loads.give_up_fetches(reason)
+        self._loads.most_fetches = self._circuit.most_at_once(self._circuit_rules)
         self._loads.start(now)
         return landings
 
