@@ -327,6 +327,7 @@ def test_a_prefix_that_cannot_be_had_is_an_error_unless_the_policy_says_otherwis
     assert fallback == {"wanted": f"{NAME}@1.0.0", "reason": "prefix.fetch_failed"}
     assert answer.headers["x-foreword-fallback"] == "prefix.fetch_failed"
     assert answer.json()["model"] == "base"
+    until(lambda: len(door.records) == 2)  # told after the answer has gone out
     record = door.records[-1]
     assert isinstance(record, RequestFinished)
     assert (record.fallback, record.attached.digest) == ("prefix.fetch_failed", "")
