@@ -1,4 +1,4 @@
-"""Random ids. One look at the system's generator gives many: a look for each was a tenth of a request."""
+"""Random ids. One look at the system's generator gives many: each look is a call of the kernel."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def to_json(value: Mapping[str, Any]) -> bytes:
     What JSON has no number for is null.
     """
     try:
-        # A third of the time of Python's own, and a stream pays it for every token.
+        # Faster than Python's own, and a stream pays it for every token.
         return pydantic_core.to_json(value, inf_nan_mode="null")
     except pydantic_core.PydanticSerializationError:  # half of a surrogate pair
         whole = pydantic_core.to_jsonable_python(value, inf_nan_mode="null")
