@@ -118,6 +118,19 @@ def test_every_mixture_of_rows_gives_the_logits_of_each_alone(family: str, lean:
     assert worst(base, runner, mixed(base), random.Random(1)) < TOLERANCE
 
 
+@pytest.mark.parametrize("family", LEAN)
+@pytest.mark.parametrize("pack", [True, False])
+def test_norms_weigh_and_floor_as_the_model_says(family: str, pack: bool) -> None:
+    """A new model's norms all have weight one, under which a weight that got lost is not missed."""
+    model = tiny(family)
+    for name, module in model.named_modules():
+        if hasattr(module, "variance_epsilon"):
+            torch.nn.init.uniform_(module.weight, 0.3, 1.7)
+            module.variance_epsilon = 0.05 * (1 + len(name))
+    base = BaseModel.from_model(model)
+    assert worst(base, ModelRunner(base, pack=pack), mixed(base), random.Random(5)) < TOLERANCE
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32))
