@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import harness
@@ -20,7 +19,6 @@ from torch.nn import functional as F
 from foreword.prefix.base_model import BaseModel, load_base
 from foreword.prefix.bases import demo_base
 from foreword.serving.engine.model.attention import Piece, Step
-from foreword.serving.engine.model.packed import PackedLinear
 from foreword.serving.engine.model.rows import RowPool
 from foreword.serving.engine.model.runner import ModelRunner
 from foreword.serving.engine.waiting.ledger import Ledger
@@ -53,7 +51,6 @@ def _ways(base: BaseModel) -> dict[str, Run]:
         OURS: ours.run,
         "own modules + packed": ModelRunner(base, lean=False).run,
         "written out, weights as they are": ModelRunner(base, pack=False).run,
-        "with torch's norms": _torch_norms(base),
         "and compiled between the products": _compiled(ours, base),
     }
 
@@ -77,43 +74,14 @@ def _compare(
     return taken
 
 
-def _torch_norms(base: BaseModel) -> Run:
-    """Every norm whole, and nothing of it in the packed weight that follows."""
-
-    def whole(norm: Any, *linears: Any) -> Callable[[Tensor], Tensor]:
-        packed, weight, eps = PackedLinear.of(*linears), norm.weight, norm.variance_epsilon
-        return lambda x: packed(F.rms_norm(x, (x.shape[-1],), weight, eps))
-
-    runner = ModelRunner(base)
-    lean: Any = runner._lean
-    inner: Any = base.model.model
-    lean._layers = [
-        replace(
-            layer,
-            qkv=whole(own.input_layernorm, own.self_attn.q_proj, own.self_attn.k_proj, own.self_attn.v_proj),
-            gate_up=whole(own.post_attention_layernorm, own.mlp.gate_proj, own.mlp.up_proj),
-        )
-        for layer, own in zip(lean._layers, inner.layers, strict=True)
-    ]  # fmt: skip
-    lean._head = whole(inner.norm, base.model.lm_head)
-    return runner.run
-
-
 def _compiled(runner: ModelRunner, base: BaseModel) -> Run:
     """The written-out pass with norms, rotation and gate compiled; products and attention stay."""
     lean: Any = runner._lean
-    norm = torch.compile(
-        lambda x, floor: x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor),
-        dynamic=False,
-    )
+    norm = torch.compile(lambda x, w, eps: F.rms_norm(x, (x.shape[-1],), w, eps), dynamic=False)
     turn = torch.compile(
         lambda x, cos, sin: x * cos + x.roll(x.shape[-1] // 2, -1) * sin, dynamic=False
     )
     gate = torch.compile(lambda x: F.silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1], dynamic=False)
-
-    def after(product: Any, x: Tensor) -> Tensor:
-        taken: Tensor = product._linear(norm(x, product._floor))
-        return taken
 
     @torch.inference_mode()
     def run(pieces: Sequence[Piece]) -> Tensor:
@@ -124,14 +92,16 @@ def _compiled(runner: ModelRunner, base: BaseModel) -> Run:
         sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
         for index, layer in enumerate(lean._layers):
             heads, kv = layer.heads, layer.kv_heads
-            qkv = after(layer.qkv, x).view(x.shape[0], heads + 2 * kv, -1)
+            before = layer.before_attention
+            qkv = layer.qkv(norm(x, before.weight, before.eps)).view(x.shape[0], heads + 2 * kv, -1)
             turned = turn(qkv[:, : heads + kv], cos[0, :, None], sin[0, :, None])
             seen = step.attend(
                 index, turned[:, :heads], turned[:, heads:], qkv[:, heads + kv :], layer.scoring
             )
             x = x + layer.out(seen.flatten(1))
-            x = x + layer.down(gate(after(layer.gate_up, x)))
-        logits: Tensor = lean._head(x[step.last])
+            before = layer.before_mlp
+            x = x + layer.down(gate(layer.gate_up(norm(x, before.weight, before.eps))))
+        logits: Tensor = lean._head(lean._norm(x[step.last]))
         return logits.float()
 
     return run

@@ -7,7 +7,6 @@ tokens before it is used. Every other decoder runs through its own modules.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,35 +36,15 @@ class _Norm:
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
-class _NormedLinear:
-    """A norm and the product that takes what it gives.
-
-    The norm is `weight * x / sqrt(mean(x^2) + eps)`. What does not depend on x, `weight * sqrt(width)`, is
-    multiplied into the packed copy once, and three operations are left of nine.
-    """
-
-    def __init__(self, norm: Any, *linears: nn.Linear, pack: bool) -> None:
-        self._norm = _Norm.of(norm)
-        width = self._norm.weight.shape[0]
-        self._linear = PackedLinear.of(
-            *linears, pack=pack, scale=self._norm.weight * math.sqrt(width)
-        )
-        self._floor = self._norm.weight.new_tensor(math.sqrt(width * self._norm.eps))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self._linear.packed:
-            return self._linear(self._norm(x))
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return self._linear(x / torch.hypot(length, self._floor))
-
-
 @dataclass(frozen=True)
 class _Layer:
-    qkv: _NormedLinear
+    before_attention: _Norm
+    qkv: PackedLinear
     query_norm: _Norm | None
     key_norm: _Norm | None
     out: PackedLinear
-    gate_up: _NormedLinear
+    before_mlp: _Norm
+    gate_up: PackedLinear
     down: PackedLinear
     heads: int
     kv_heads: int
@@ -80,17 +59,18 @@ class LeanDecoder:
         self._embedding: Tensor = inner.embed_tokens.weight.detach()
         self._rotary: nn.Module = inner.rotary_emb
         self._layers = [_layer(layer, pack) for layer in inner.layers]
-        self._head = _NormedLinear(inner.norm, model.lm_head, pack=pack)
+        self._norm = _Norm.of(inner.norm)
+        self._head = PackedLinear.of(model.lm_head, pack=pack)
 
     def __call__(self, step: Step) -> Tensor:
         x = F.embedding(step.ids, self._embedding)
         cos, sin = self._rotary(x[None], step.positions[None])
         turn = (cos[0, :, None], _half_negated(sin[0, :, None]))
         for index, layer in enumerate(self._layers):
-            x = x + _attend(layer, index, x, turn, step)
-            gate, up = layer.gate_up(x).chunk(2, -1)
+            x = x + _attend(layer, index, layer.before_attention(x), turn, step)
+            gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
             x = x + layer.down(F.silu(gate) * up)
-        return self._head(x[step.last])
+        return self._head(self._norm(x[step.last]))
 
 
 def lean_decoder(model: PreTrainedModel, pack: bool) -> LeanDecoder | None:
@@ -107,15 +87,13 @@ def _layer(layer: Any, pack: bool) -> _Layer:
     if type(attention).__name__ == "MistralAttention":
         window = attention.config.sliding_window
     return _Layer(
-        qkv=_NormedLinear(
-            layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj, pack=pack
-        ),
+        before_attention=_Norm.of(layer.input_layernorm),
+        qkv=PackedLinear.of(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack),
         query_norm=_Norm.of(attention.q_norm) if hasattr(attention, "q_norm") else None,
         key_norm=_Norm.of(attention.k_norm) if hasattr(attention, "k_norm") else None,
         out=PackedLinear.of(attention.o_proj, pack=pack),
-        gate_up=_NormedLinear(
-            layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj, pack=pack
-        ),
+        before_mlp=_Norm.of(layer.post_attention_layernorm),
+        gate_up=PackedLinear.of(mlp.gate_proj, mlp.up_proj, pack=pack),
         down=PackedLinear.of(mlp.down_proj, pack=pack),
         heads=attention.q_proj.out_features // dim,
         kv_heads=attention.k_proj.out_features // dim,
@@ -134,7 +112,7 @@ def _attend(
             [layer.query_norm(turned[:, :heads]), layer.key_norm(turned[:, heads:])], dim=1
         )
     cos, sin = turn
-    turned = torch.addcmul(turned * cos, turned.roll(turned.shape[-1] // 2, -1), sin)
+    turned = turned * cos + turned.roll(turned.shape[-1] // 2, -1) * sin
     value = qkv[:, heads + kv_heads :]
     out = step.attend(index, turned[:, :heads], turned[:, heads:], value, layer.scoring)
     return layer.out(out.flatten(1))

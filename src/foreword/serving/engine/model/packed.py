@@ -18,26 +18,20 @@ class PackedLinear:
     """`x @ weight.T + bias` for one weight `[out, in]`, or for several with the same input."""
 
     def __init__(
-        self,
-        weights: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-        pack: bool = True,
-        scale: Tensor | None = None,
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], pack: bool = True
     ) -> None:
-        """`scale [in]`, what the input lacks, is multiplied into a packed weight and into no other."""
-        parts = [weight.detach() for weight in weights]
-        weight = torch.cat(parts) if len(parts) > 1 else parts[0]
+        weight = torch.cat([w.detach() for w in weights]) if len(weights) > 1 else weights[0]
         self.bias = _joined_bias(weights, biases)
         self.packed = pack and packs(weight)
-        if self.packed:
-            scaled = weight if scale is None else weight * scale
-            weight = torch.ops.mkldnn._reorder_linear_weight(scaled.contiguous())
-        self.weight = weight
+        self.weight = (
+            torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+            if self.packed
+            else weight.detach()
+        )
 
     @classmethod
-    def of(cls, *layers: nn.Linear, pack: bool = True, scale: Tensor | None = None) -> PackedLinear:
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        return cls(weights, biases, pack, scale)
+    def of(cls, *layers: nn.Linear, pack: bool = True) -> PackedLinear:
+        return cls([layer.weight for layer in layers], [layer.bias for layer in layers], pack)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., in]` to `[..., out]`."""
