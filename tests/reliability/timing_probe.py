@@ -28,7 +28,7 @@ from tests.tiny import tokenizer
 WARM = 25
 """Texts that are kept at the same time; there is room for all of them."""
 _SETTINGS = EngineSettings(
-    kv_bytes=64 << 20, prompt_cache_bytes=512 << 20, prompt_tokens=128, most_running=8
+    kv_bytes=64 << 20, prompt_cache_bytes=1 << 30, prompt_tokens=128, most_running=8
 )
 Tokens = tuple[int, ...]
 Times = tuple[list[float], list[float]]

@@ -27,15 +27,20 @@ from tests.serving.prefix_samples import kv
 from tests.tiny import DECODERS, WINDOW, WINDOWED, tiny, tiny_base
 
 LEAN = ("llama", "mistral", "qwen2", "qwen3")
-WAYS = [(family, False) for family in DECODERS] + [(family, True) for family in LEAN]
+WAYS = [
+    (family, lean, compiled)
+    for lean, families in ((False, DECODERS), (True, LEAN))
+    for family in families
+    for compiled in (True, False)
+]
 TOLERANCE = 1e-5
 """Of float32 logits, relative to the largest of them."""
 
 
 @cache
-def runner_of(family: str, lean: bool) -> tuple[BaseModel, ModelRunner]:
+def runner_of(family: str, lean: bool, compiled: bool) -> tuple[BaseModel, ModelRunner]:
     base = tiny_base(family)
-    return base, ModelRunner(base, lean=lean)
+    return base, ModelRunner(base, lean=lean, compiled=compiled)
 
 
 def pool_of(base: BaseModel, runner: ModelRunner) -> RowPool:
@@ -111,16 +116,18 @@ def worst(base: BaseModel, runner: ModelRunner, texts: Sequence[Text], rng: rand
     )
 
 
-@pytest.mark.parametrize(("family", "lean"), WAYS)
-def test_every_mixture_of_rows_gives_the_logits_of_each_alone(family: str, lean: bool) -> None:
-    base, runner = runner_of(family, lean)
+@pytest.mark.parametrize(("family", "lean", "compiled"), WAYS)
+def test_every_mixture_of_rows_gives_the_logits_of_each_alone(
+    family: str, lean: bool, compiled: bool
+) -> None:
+    base, runner = runner_of(family, lean, compiled)
     assert runner.name == ("lean" if lean else "modules")
     assert worst(base, runner, mixed(base), random.Random(1)) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", LEAN)
-@pytest.mark.parametrize("pack", [True, False])
-def test_norms_weigh_and_floor_as_the_model_says(family: str, pack: bool) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_norms_weigh_and_floor_as_the_model_says(family: str, compiled: bool) -> None:
     """A new model's norms all have weight one, under which a weight that got lost is not missed."""
     model = tiny(family)
     for name, module in model.named_modules():
@@ -128,22 +135,26 @@ def test_norms_weigh_and_floor_as_the_model_says(family: str, pack: bool) -> Non
             torch.nn.init.uniform_(module.weight, 0.3, 1.7)
             module.variance_epsilon = 0.05 * (1 + len(name))
     base = BaseModel.from_model(model)
-    assert worst(base, ModelRunner(base, pack=pack), mixed(base), random.Random(5)) < TOLERANCE
+    runner = ModelRunner(base, pack=compiled, compiled=compiled)
+    assert worst(base, runner, mixed(base), random.Random(5)) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32))
 def test_it_does_not_matter_how_texts_are_cut_and_mixed(family: str, seed: int) -> None:
-    base, runner = runner_of(family, family in LEAN)
+    base, runner = runner_of(family, family in LEAN, True)
     rng = random.Random(seed)
     texts = rng.sample(mixed(base), 4)
     assert worst(base, runner, texts, rng) < TOLERANCE
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_rows_that_share_a_long_prefix_see_it_and_their_own_text(family: str) -> None:
-    base, runner = runner_of(family, family in LEAN)
+def test_rows_that_share_a_long_prefix_see_it_and_their_own_text(
+    family: str, compiled: bool
+) -> None:
+    base, runner = runner_of(family, family in LEAN, compiled)
     long, other = kv(base, 1, 40), kv(base, 2, 33)
     texts = [Text(text(6 + i, i), long, shared=True) for i in range(5)]
     texts += [Text(text(8, 9), other, shared=True), Text(text(8, 9), long), Text(text(8, 9))]
@@ -152,16 +163,20 @@ def test_rows_that_share_a_long_prefix_see_it_and_their_own_text(family: str) ->
 
 @pytest.mark.parametrize("family", WINDOWED)
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_window_slides_past_a_prefix_and_past_the_text(family: str, shared: bool) -> None:
-    base, runner = runner_of(family, family in LEAN)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_window_slides_past_a_prefix_and_past_the_text(
+    family: str, shared: bool, compiled: bool
+) -> None:
+    base, runner = runner_of(family, family in LEAN, compiled)
     lengths = (1, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW)
     texts = [Text(text(4 * WINDOW, m), kv(base, m, m), shared) for m in lengths]
     assert worst(base, runner, texts, random.Random(3)) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
-def test_what_an_earlier_request_left_in_a_row_is_not_seen(family: str) -> None:
-    base, runner = runner_of(family, family in LEAN)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_an_earlier_request_left_in_a_row_is_not_seen(family: str, compiled: bool) -> None:
+    base, runner = runner_of(family, family in LEAN, compiled)
     pool = pool_of(base, runner)
     rows = pool.reserve(64, 8) or []
     for tensor in (*pool.arenas[64].keys, *pool.arenas[64].values):

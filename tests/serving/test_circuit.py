@@ -17,7 +17,17 @@ from foreword.serving.engine.residency.circuit import (
     after_fetch,
 )
 from foreword.serving.engine.residency.store import LoadLimits, PrefixStore
-from tests.serving.prefix_samples import Clock, Source, artifact, load, refused, step, store, use
+from tests.serving.prefix_samples import (
+    Clock,
+    Source,
+    artifact,
+    load,
+    refused,
+    step,
+    store,
+    until,
+    use,
+)
 
 RULES = CircuitRules(tries=3, pause=1.0)
 AWAY = Failure.of(StorageError("no answer"))
@@ -78,6 +88,7 @@ def test_a_store_that_hangs_is_found_out_once_for_all(
     begun = len(source.asked)
     assert want(kept, many, clock) == []
     step(kept, clock)
+    until(kept, clock, lambda: len(source.asked) - begun == 8)
     clock.pass_by(5.0)
     step(kept, clock)
     refusals = want(kept, many, clock)
@@ -104,6 +115,7 @@ def test_nothing_begins_behind_fetches_that_are_about_to_tell(
     assert want(kept, many[:2], clock) == []
     clock.pass_by(1.0)
     assert want(kept, many[2:], clock) == []
+    until(kept, clock, lambda: len(source.asked) == 8)
     clock.pass_by(4.0)
     step(kept, clock)
     assert len(want(kept, many, clock)) == 2, "those that began first"

@@ -72,6 +72,8 @@ class EngineSettings:
     """Families we have written out run that way; False: every model runs its own modules."""
     pack: bool = True
     """On a CPU in float32, keep a second copy of the linear weights, laid out for its products."""
+    compiled: bool = True
+    """On a CPU in float32, run what lies between the products as compiled kernels."""
     queue: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -122,7 +124,12 @@ class Engine:
     ) -> None:
         self.settings = settings or EngineSettings()
         self._store = store
-        self._runner = ModelRunner(base, lean=self.settings.lean, pack=self.settings.pack)
+        self._runner = ModelRunner(
+            base,
+            lean=self.settings.lean,
+            pack=self.settings.pack,
+            compiled=self.settings.compiled,
+        )
         self._pool = RowPool(
             self._runner.layers, base.dtype, base.device, Ledger(self.settings.kv_bytes),
             self.settings.most_running,

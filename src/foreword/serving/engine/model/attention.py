@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,7 +21,14 @@ from torch.nn import functional as F
 
 from foreword.artifact import Site
 from foreword.prefix.kv import LayerKV, PrefixKV
+from foreword.serving.engine.model.native.places import Places
 from foreword.serving.engine.model.rows import Arena, Row
+
+if TYPE_CHECKING:
+    from foreword.serving.engine.model.native.operations import Native
+
+_Sight = tuple[int | None, tuple[int, ...]]
+"""What decides which columns a step's tokens see in a layer: its window, who lacks it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,9 @@ class Piece:
 class Step:
     """Where every token of a step lies, and its attention. `pieces` of one token decode."""
 
-    def __init__(self, pieces: Sequence[Piece], device: torch.device) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], device: torch.device, native: Native | None = None
+    ) -> None:
         decoding: dict[int, list[int]] = {}
         prompts: list[int] = []
         for i, piece in enumerate(pieces):
@@ -72,16 +82,17 @@ class Step:
         self._parts: list[_Decoding | _Prompt] = []
         for group in decoding.values():
             chosen = [pieces[i] for i in group]
-            self._parts.append(_Decoding(chosen, slice(total, total + len(chosen)), device))
+            at = slice(total, total + len(chosen))
+            self._parts.append(_Decoding(chosen, at, device, native))
             total += len(chosen)
         for i in prompts:
             count = len(pieces[i].tokens)
             self._parts.append(_Prompt(pieces[i], slice(total, total + count), device))
             total += count
-        at = 0
+        end = 0
         for i in order:
-            at += len(pieces[i].tokens)
-            ends[i] = at - 1
+            end += len(pieces[i].tokens)
+            ends[i] = end - 1
         self.ids = torch.tensor([t for p in flat for t in p.tokens], device=device)
         self.positions = torch.tensor(
             [p.position + i for p in flat for i in range(len(p.tokens))], device=device
@@ -111,7 +122,9 @@ class _Decoding:
     pieces: Sequence[Piece]
     at: slice
     device: torch.device
-    _masks: dict[tuple[int | None, tuple[int, ...]], Tensor | None] = field(default_factory=dict)
+    native: Native | None
+    _masks: dict[_Sight, Tensor | None] = field(default_factory=dict)
+    _places: dict[_Sight, Places] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.arena: Arena = self.pieces[0].row.arena
@@ -128,35 +141,70 @@ class _Decoding:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> Tensor:
+        count, heads, dim = query.shape
+        grouped = query.reshape(count, key.shape[1], heads // key.shape[1], dim)
+        if self.native is not None and scoring.softcap is None:
+            out, lse = self._by_kernel(self.native, layer, (query, key, value), scoring)
+        else:
+            out, lse = self._by_torch(layer, grouped, key, value, scoring)
+        for prefix, chosen in self.shared:
+            if (kv := prefix.layers[Site.DECODER].get(layer)) is not None:
+                self._join(out, lse, grouped, kv, chosen, scoring)
+        return out.reshape(count, heads, value.shape[2])
+
+    def _by_kernel(
+        self, native: Native, layer: int, step: tuple[Tensor, Tensor, Tensor], scoring: Scoring
+    ) -> tuple[Tensor, Tensor]:
+        """`[row, kv_head, group, value_dim]` and the log-sum-exp of the scores."""
+        arena = self.arena.keys[layer], self.arena.values[layer]
+        out, lse = native.attend(step, arena, self._place(layer, scoring.window), scoring.scale)
+        shape = (len(self.pieces), step[1].shape[1], -1)
+        return out.view(*shape, step[2].shape[2]), lse.view(shape)
+
+    def _by_torch(
+        self, layer: int, grouped: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> tuple[Tensor, Tensor]:
+        """The same; the log-sum-exp is empty where no shared prefix will ask for it."""
         keys, values = self.arena.keys[layer], self.arena.values[layer]
         keys[self.rows, :, self.columns] = key
         values[self.rows, :, self.columns] = value
-        count, heads, dim = query.shape
-        kv_heads = key.shape[1]
-        grouped = query.view(count, kv_heads, heads // kv_heads, dim)
-        if not self.dense:
-            every = grouped.new_zeros(self.arena.used, *grouped.shape[1:])
-            every[self.rows] = grouped
         used, seen = self.arena.used, slice(0, self.longest)
+        if not self.dense:
+            every = grouped.new_zeros(used, *grouped.shape[1:])
+            every[self.rows] = grouped
         own = (
             grouped if self.dense else every, keys[:used, :, seen], values[:used, :, seen],
             self._mask(layer, scoring.window, grouped), scoring,
         )  # fmt: skip
         if not self.shared:
             out = _attention(*own)
-            return (out if self.dense else out[self.rows]).reshape(count, heads, -1)
+            return out if self.dense else out[self.rows], out.new_empty(0)
         out, lse = (part if self.dense else part[self.rows] for part in _with_lse(*own))
-        for prefix, chosen in self.shared:
-            if (kv := prefix.layers[Site.DECODER].get(layer)) is not None:
-                self._join(out, lse, grouped, kv, chosen, scoring)
-        return out.reshape(count, heads, value.shape[2])
+        return out, lse
 
-    def _mask(self, layer: int, window: int | None, like: Tensor) -> Tensor | None:
-        """Additive `[row, 1, 1, column]`; None if every row sees every column."""
-        absent = tuple(
+    def _absent(self, layer: int) -> tuple[int, ...]:
+        """The pieces whose row begins with a prefix that has nothing for this layer."""
+        return tuple(
             i for i, p in enumerate(self.pieces) if p.prefix is not None and not p.shared
             and layer not in p.prefix.layers[Site.DECODER]
         )  # fmt: skip
+
+    def _place(self, layer: int, window: int | None) -> Places:
+        absent = self._absent(layer)
+        if (window, absent) not in self._places:
+            ends = self.lengths[self.rows]
+            firsts = torch.zeros_like(ends) if window is None else (ends - window).clamp_(min=0)
+            for i in absent:
+                prefix = self.pieces[i].prefix
+                firsts[i] = max(int(firsts[i]), prefix.length if prefix else 0)
+            self._places[window, absent] = Places(
+                self.rows, self.columns, firsts, ends, self.longest
+            )
+        return self._places[window, absent]
+
+    def _mask(self, layer: int, window: int | None, like: Tensor) -> Tensor | None:
+        """Additive `[row, 1, 1, column]`; None if every row sees every column."""
+        absent = self._absent(layer)
         if (window, absent) not in self._masks:
             columns = torch.arange(self.longest, device=self.device)
             visible = columns < self.lengths[:, None]

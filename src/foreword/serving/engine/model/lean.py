@@ -7,16 +7,21 @@ tokens before it is used. Every other decoder runs through its own modules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from foreword.serving.engine.model.attention import Scoring, Step
+from foreword.serving.engine.model.between import Angles, Between, Eager
+from foreword.serving.engine.model.norms import Norm
 from foreword.serving.engine.model.packed import PackedLinear
+
+if TYPE_CHECKING:
+    from foreword.serving.engine.model.native.operations import Native
 
 _FAMILIES = {
     "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
@@ -24,104 +29,86 @@ _FAMILIES = {
 
 
 @dataclass(frozen=True)
-class _Norm:
-    weight: Tensor
-    eps: float
-
-    @classmethod
-    def of(cls, module: Any) -> _Norm:
-        return cls(module.weight.detach(), float(module.variance_epsilon))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-@dataclass(frozen=True)
 class _Layer:
-    before_attention: _Norm
+    before_attention: Norm
     qkv: PackedLinear
-    query_norm: _Norm | None
-    key_norm: _Norm | None
+    head_norms: tuple[Norm, Norm] | None
+    """Of queries and of keys."""
     out: PackedLinear
-    before_mlp: _Norm
+    before_mlp: Norm
     gate_up: PackedLinear
     down: PackedLinear
-    heads: int
-    kv_heads: int
+    heads: tuple[int, int]
+    """Of queries and of keys."""
     scoring: Scoring
 
 
 class LeanDecoder:
     """`__call__(step)` gives the logits of every piece's last token, `[piece, vocabulary]`."""
 
-    def __init__(self, model: PreTrainedModel, pack: bool) -> None:
+    def __init__(self, model: PreTrainedModel, native: Native | None, pack: bool) -> None:
+        def linear(*layers: nn.Linear) -> PackedLinear:
+            return PackedLinear(layers, pack, native)
+
         inner: Any = model.model
+        self._between: Between = native or Eager()
         self._embedding: Tensor = inner.embed_tokens.weight.detach()
         self._rotary: nn.Module = inner.rotary_emb
-        self._layers = [_layer(layer, pack) for layer in inner.layers]
-        self._norm = _Norm.of(inner.norm)
-        self._head = PackedLinear.of(model.lm_head, pack=pack)
+        self._layers = [_layer(layer, linear) for layer in inner.layers]
+        self._norm = Norm.of(inner.norm)
+        self._head = linear(model.lm_head)
 
     def __call__(self, step: Step) -> Tensor:
+        between = self._between
         x = F.embedding(step.ids, self._embedding)
         cos, sin = self._rotary(x[None], step.positions[None])
-        turn = (cos[0, :, None], _half_negated(sin[0, :, None]))
+        angles = between.angles(cos[0], sin[0])
+        delta = None
         for index, layer in enumerate(self._layers):
-            x = x + _attend(layer, index, layer.before_attention(x), turn, step)
-            gate, up = layer.gate_up(layer.before_mlp(x)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate) * up)
-        return self._head(self._norm(x[step.last]))
+            normed = between.add_norm(x, delta, layer.before_attention)
+            seen = self._attended(layer, index, layer.qkv(normed), angles, step)
+            normed = between.add_norm(x, layer.out(seen), layer.before_mlp)
+            delta = layer.down(between.gated(layer.gate_up(normed)))
+        return self._head(between.add_norm(x, delta, self._norm)[step.last])
+
+    def _attended(
+        self, layer: _Layer, index: int, qkv: Tensor, angles: Angles, step: Step
+    ) -> Tensor:
+        queries, keys = layer.heads
+        qkv = qkv.view(qkv.shape[0], queries + 2 * keys, -1)
+        turned = self._between.turned(qkv, angles, layer.heads, layer.head_norms)
+        value = qkv[:, queries + keys :]
+        seen = step.attend(index, turned[:, :queries], turned[:, queries:], value, layer.scoring)
+        return seen.flatten(1)
 
 
-def lean_decoder(model: PreTrainedModel, pack: bool) -> LeanDecoder | None:
+def lean_decoder(model: PreTrainedModel, native: Native | None, pack: bool) -> LeanDecoder | None:
     """The written-out pass of this model, or None if it is not one of the families."""
     if type(model).__name__ not in _FAMILIES or getattr(model.config, "hidden_act", "") != "silu":
         return None
-    return LeanDecoder(model, pack)
+    return LeanDecoder(model, native, pack)
 
 
-def _layer(layer: Any, pack: bool) -> _Layer:
+def _layer(layer: Any, linear: Callable[..., PackedLinear]) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     dim = attention.head_dim
     window = getattr(attention, "sliding_window", None)
     if type(attention).__name__ == "MistralAttention":
         window = attention.config.sliding_window
     return _Layer(
-        before_attention=_Norm.of(layer.input_layernorm),
-        qkv=PackedLinear.of(attention.q_proj, attention.k_proj, attention.v_proj, pack=pack),
-        query_norm=_Norm.of(attention.q_norm) if hasattr(attention, "q_norm") else None,
-        key_norm=_Norm.of(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        out=PackedLinear.of(attention.o_proj, pack=pack),
-        before_mlp=_Norm.of(layer.post_attention_layernorm),
-        gate_up=PackedLinear.of(mlp.gate_proj, mlp.up_proj, pack=pack),
-        down=PackedLinear.of(mlp.down_proj, pack=pack),
-        heads=attention.q_proj.out_features // dim,
-        kv_heads=attention.k_proj.out_features // dim,
+        before_attention=Norm.of(layer.input_layernorm),
+        qkv=linear(attention.q_proj, attention.k_proj, attention.v_proj),
+        head_norms=_head_norms(attention),
+        out=linear(attention.o_proj),
+        before_mlp=Norm.of(layer.post_attention_layernorm),
+        gate_up=linear(mlp.gate_proj, mlp.up_proj),
+        down=linear(mlp.down_proj),
+        heads=(attention.q_proj.out_features // dim, attention.k_proj.out_features // dim),
         scoring=Scoring(scale=float(attention.scaling), window=window),
     )
 
 
-def _attend(
-    layer: _Layer, index: int, x: Tensor, turn: tuple[Tensor, Tensor], step: Step
-) -> Tensor:
-    heads, kv_heads = layer.heads, layer.kv_heads
-    qkv = layer.qkv(x).view(x.shape[0], heads + 2 * kv_heads, -1)
-    turned = qkv[:, : heads + kv_heads]
-    if layer.query_norm is not None and layer.key_norm is not None:
-        turned = torch.cat(
-            [layer.query_norm(turned[:, :heads]), layer.key_norm(turned[:, heads:])], dim=1
-        )
-    cos, sin = turn
-    turned = turned * cos + turned.roll(turned.shape[-1] // 2, -1) * sin
-    value = qkv[:, heads + kv_heads :]
-    out = step.attend(index, turned[:, :heads], turned[:, heads:], value, layer.scoring)
-    return layer.out(out.flatten(1))
-
-
-def _half_negated(sin: Tensor) -> Tensor:
-    """Rotation by halves: `(x1, x2)` turns with `(-x2, x1)`, so the first half's sine is negative.
-
-    Rolling a vector by half its width swaps the halves, which leaves only the sign to be put here.
-    """
-    half = sin.shape[-1] // 2
-    return torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+def _head_norms(attention: Any) -> tuple[Norm, Norm] | None:
+    if not hasattr(attention, "q_norm"):
+        return None
+    return Norm.of(attention.q_norm), Norm.of(attention.k_norm)

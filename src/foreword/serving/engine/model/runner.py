@@ -7,7 +7,7 @@ families we have written out (`lean.py`) run that way instead. Both read the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,14 @@ from foreword.prefix.discover import probe_inputs
 from foreword.prefix.selfcheck import tolerance
 from foreword.prefix.slots import Hub, Slot
 from foreword.serving.engine.model.attention import Piece, Scoring, Step
+from foreword.serving.engine.model.between import native
 from foreword.serving.engine.model.lean import lean_decoder
 from foreword.serving.engine.model.packed import PackedLinear, packs
 from foreword.serving.engine.model.rows import RowPool
 from foreword.serving.engine.waiting.ledger import Ledger
+
+if TYPE_CHECKING:
+    from foreword.serving.engine.model.native.operations import Native
 
 _REFUSED = {"position_bias", "s_aux", "cache"}
 """What a layer may ask of its attention function that ours does not do."""
@@ -38,7 +42,9 @@ class ModelRunner:
             the logits of the model's own forward pass.
     """
 
-    def __init__(self, base: BaseModel, *, lean: bool = True, pack: bool = True) -> None:
+    def __init__(
+        self, base: BaseModel, *, lean: bool = True, pack: bool = True, compiled: bool = True
+    ) -> None:
         if base.kind != "causal":
             raise UnsupportedModel(
                 f"{base.ref.architecture} is not a decoder; the engine steps decoders only",
@@ -47,9 +53,10 @@ class ModelRunner:
         _refuse_unknown_layers(base)
         self._base = base
         self.layers: Mapping[int, LayerGeometry] = base.geometry.sites[Site.DECODER]
-        self._lean = lean_decoder(base.model, pack) if lean else None
+        self._native = native() if compiled and _float32_on_cpu(base) else None
+        self._lean = lean_decoder(base.model, self._native, pack) if lean else None
         if self._lean is None and pack:
-            _pack_linears(base)
+            _pack_linears(base, self._native)
         self._check()
 
     @property
@@ -59,7 +66,7 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, pieces: Sequence[Piece]) -> Tensor:
         """Float32 logits `[piece, vocabulary]` of the last token of every piece."""
-        step = Step(pieces, self._base.device)
+        step = Step(pieces, self._base.device, self._native)
         logits = self._lean(step) if self._lean is not None else self._through_modules(step)
         return logits.float()
 
@@ -127,6 +134,10 @@ class _Modules:
         return self._step.attend(slot.layer, q, k, v, scoring)[None]
 
 
+def _float32_on_cpu(base: BaseModel) -> bool:
+    return base.device.type == "cpu" and base.dtype == torch.float32
+
+
 def _refuse_unknown_layers(base: BaseModel) -> None:
     """The self-check cannot find these out: a short text lies within one chunk."""
     kinds = getattr(base.model.config.get_text_config(decoder=True), "layer_types", None) or ()
@@ -138,15 +149,17 @@ def _refuse_unknown_layers(base: BaseModel) -> None:
         )
 
 
-def _pack_linears(base: BaseModel) -> None:
+def _pack_linears(base: BaseModel, native: Native | None) -> None:
     """Give every linear layer a packed weight, used in engine steps and nowhere else."""
     for module in base.model.modules():
         if type(module) is nn.Linear and packs(module.weight) and "forward" not in vars(module):
-            object.__setattr__(module, "forward", _packed_forward(module, base.hub))
+            object.__setattr__(module, "forward", _packed_forward(module, base.hub, native))
 
 
-def _packed_forward(linear: nn.Linear, hub: Hub) -> Callable[[Tensor], Tensor]:
-    packed, plain = PackedLinear.of(linear), linear.forward
+def _packed_forward(
+    linear: nn.Linear, hub: Hub, native: Native | None
+) -> Callable[[Tensor], Tensor]:
+    packed, plain = PackedLinear([linear], True, native), linear.forward
 
     def forward(x: Tensor) -> Tensor:
         # Training needs the gradient, which the packed product does not have.
