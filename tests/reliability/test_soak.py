@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import statistics
@@ -233,6 +234,15 @@ async def _soak(traffic: Traffic, watch: Watch) -> Sample:
     async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
         await asyncio.sleep(IDLE + 1.0)
         return await watch.look(client)
+
+
+@pytest.fixture(autouse=True)
+def _no_collections() -> Iterator[None]:
+    """A collection of all this process has kept of the answers would look like a slow server."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture
