@@ -24,6 +24,7 @@ from torch import Tensor
 from foreword.artifact import LayerGeometry, Site
 from foreword.errors import EngineFailed
 from foreword.prefix.kv import PrefixKV
+from foreword.serving.engine.model import pages
 from foreword.serving.engine.waiting.ledger import Ledger, Reservation
 
 _log = logging.getLogger(__name__)
@@ -149,16 +150,15 @@ class Arena:
         self.keys, self.values = [], []
 
     def _resized(self, old: Tensor, rows: int) -> Tensor:
-        new = old.new_zeros(rows, *old.shape[1:])
+        new = pages.zeros((rows, *old.shape[1:]), old.dtype, old.device)
         new[: self.used].copy_(old[: self.used])
         return new
 
     def _fresh(self, rows: int, dim: str) -> list[Tensor]:
         # Zeros, not empty: a masked column is multiplied by 0, and 0 times NaN would be NaN.
         return [
-            torch.zeros(
-                rows, g.kv_heads, self.capacity, getattr(g, dim),
-                dtype=self.pool.dtype, device=self.pool.device,
+            pages.zeros(
+                (rows, g.kv_heads, self.capacity, getattr(g, dim)), self.pool.dtype, self.pool.device
             )
             for g in self.pool.layers
         ]  # fmt: skip

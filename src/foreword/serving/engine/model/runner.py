@@ -18,6 +18,7 @@ from foreword.prefix.base_model import BaseModel
 from foreword.prefix.discover import probe_inputs
 from foreword.prefix.selfcheck import tolerance
 from foreword.prefix.slots import Hub, Slot
+from foreword.serving.engine.model import pages
 from foreword.serving.engine.model.attention import Piece, Scoring, Step
 from foreword.serving.engine.model.between import native
 from foreword.serving.engine.model.lean import lean_decoder
@@ -58,6 +59,8 @@ class ModelRunner:
         if self._lean is None and pack:
             _pack_linears(base, self._native)
         self._check()
+        if base.device.type == "cpu":
+            pages.settle(sum(weight.nbytes for weight in base.model.parameters()))
 
     @property
     def name(self) -> str:
