@@ -108,11 +108,13 @@ class Step:
         `query [token, head, key_dim]`, `key [token, kv_head, key_dim]`, `value [token, kv_head,
         value_dim]`; returns `[token, head, value_dim]`.
         """
+        if len(self._parts) == 1:
+            return self._parts[0].attend(layer, query, key, value, scoring)
         parts = [
             part.attend(layer, query[part.at], key[part.at], value[part.at], scoring)
             for part in self._parts
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
 
 @dataclass
@@ -137,34 +139,37 @@ class _Decoding:
         self.lengths = torch.ones(self.arena.used, dtype=torch.long, device=self.device)
         self.lengths[self.rows] = self.columns + 1
         self.shared = _shared(self.pieces)
+        self._with_gaps = [
+            i for i, p in enumerate(self.pieces) if p.prefix is not None and not p.shared
+            and len(p.prefix.layers[Site.DECODER]) < len(self.arena.keys)
+        ]  # fmt: skip
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> Tensor:
         count, heads, dim = query.shape
-        grouped = query.reshape(count, key.shape[1], heads // key.shape[1], dim)
+        shape = count, key.shape[1], heads // key.shape[1], dim
         if self.native is not None and scoring.softcap is None:
-            out, lse = self._by_kernel(self.native, layer, (query, key, value), scoring)
+            arena = self.arena.keys[layer], self.arena.values[layer]
+            places = self._place(layer, scoring.window)
+            out, lse = self.native.attend((query, key, value), arena, places, scoring.scale)
+            if not self.shared:
+                return out
+            grouped = query.reshape(shape)
+            out, lse = out.view(*shape[:3], -1), lse.view(shape[:3])
         else:
+            grouped = query.reshape(shape)
             out, lse = self._by_torch(layer, grouped, key, value, scoring)
         for prefix, chosen in self.shared:
             if (kv := prefix.layers[Site.DECODER].get(layer)) is not None:
                 self._join(out, lse, grouped, kv, chosen, scoring)
         return out.reshape(count, heads, value.shape[2])
 
-    def _by_kernel(
-        self, native: Native, layer: int, step: tuple[Tensor, Tensor, Tensor], scoring: Scoring
-    ) -> tuple[Tensor, Tensor]:
-        """`[row, kv_head, group, value_dim]` and the log-sum-exp of the scores."""
-        arena = self.arena.keys[layer], self.arena.values[layer]
-        out, lse = native.attend(step, arena, self._place(layer, scoring.window), scoring.scale)
-        shape = (len(self.pieces), step[1].shape[1], -1)
-        return out.view(*shape, step[2].shape[2]), lse.view(shape)
-
     def _by_torch(
         self, layer: int, grouped: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> tuple[Tensor, Tensor]:
-        """The same; the log-sum-exp is empty where no shared prefix will ask for it."""
+        """`[row, kv_head, group, value_dim]` and the log-sum-exp of the scores, which is empty where no
+        shared prefix will ask for it."""
         keys, values = self.arena.keys[layer], self.arena.values[layer]
         keys[self.rows, :, self.columns] = key
         values[self.rows, :, self.columns] = value
@@ -185,8 +190,8 @@ class _Decoding:
     def _absent(self, layer: int) -> tuple[int, ...]:
         """The pieces whose row begins with a prefix that has nothing for this layer."""
         return tuple(
-            i for i, p in enumerate(self.pieces) if p.prefix is not None and not p.shared
-            and layer not in p.prefix.layers[Site.DECODER]
+            i for i in self._with_gaps
+            if (prefix := self.pieces[i].prefix) and layer not in prefix.layers[Site.DECODER]
         )  # fmt: skip
 
     def _place(self, layer: int, window: int | None) -> Places:

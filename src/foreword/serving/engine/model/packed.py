@@ -36,6 +36,8 @@ class PackedLinear:
         self.weight = (
             torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if self.packed else weight
         )
+        # One overload: looking for the right one of a name takes as long as a small product.
+        self._product = torch.ops.mkldnn._linear_pointwise.default if self.packed else None
         self._native = native
         self._parts = Parts(weights, biases)
 
@@ -44,9 +46,9 @@ class PackedLinear:
         if self._native is not None and x.numel() <= _FEW * x.shape[-1]:
             few = self._native.linear(x.reshape(-1, x.shape[-1]), self._parts)
             return few.view(*x.shape[:-1], -1)
-        if not self.packed:
+        if self._product is None:
             return F.linear(x, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        out: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
         return out
 
 

@@ -113,11 +113,9 @@ class Native:
             key=key.data_ptr(), key_token=key.stride(0), key_head=key.stride(1),
             value=value.data_ptr(), value_token=value.stride(0), value_head=value.stride(1),
             arena_keys=arena[0].data_ptr(), arena_values=arena[1].data_ptr(),
-            rows=places.rows.data_ptr(), columns=places.columns.data_ptr(),
-            firsts=places.firsts.data_ptr(), ends=places.ends.data_ptr(),
             out=out.data_ptr(), lse=lse.data_ptr(), scratch=scratch.data_ptr(),
-            tokens=tokens, heads=heads, kv_heads=kv_heads, key_dim=key_dim, value_dim=value_dim,
-            capacity=arena[0].shape[2], longest=places.longest, scale=scale,
+            heads=heads, kv_heads=kv_heads, key_dim=key_dim, value_dim=value_dim,
+            capacity=arena[0].shape[2], scale=scale, **places.words,
         )  # fmt: skip
         return out, lse
 
@@ -129,8 +127,7 @@ def _fits(
     rows, _, capacity, _ = arena[0].shape
     _expect(arena[0], rows, kv_heads, capacity, key_dim)
     _expect(arena[1], rows, kv_heads, capacity, value_dim)
-    for tensor in (places.rows, places.columns, places.firsts, places.ends):
-        _expect(tensor, tokens)
+    _expect(places.rows, tokens)
     if key.shape != (tokens, kv_heads, key_dim) or heads % kv_heads or places.longest > capacity:
         raise ValueError(f"{query.shape}, {key.shape} and {arena[0].shape} do not go together")
 
