@@ -228,6 +228,7 @@ def test_bases_are_named_listed_and_fingerprinted(place: Path, tmp_path: Path) -
     facts = json.loads(foreword("doctor", "--base", "mine", "--json", home=tmp_path).stdout)
     assert facts["sites"] == "decoder 3 layers"
     assert facts["self-check"].startswith("exact")
+    assert facts["kernels"] == "compiled"
 
 
 def test_to_peft_and_back(place: Path) -> None:

@@ -19,6 +19,7 @@ _PACKAGES = {
     "transformers": "foreword[train]",
     "safetensors": "foreword[train]",
     "gguf": "foreword[train]",
+    "numba": "foreword[train]",
     "pyarrow": "foreword[train]",
     "datasets": "foreword[data]",
     "peft": "foreword[dev]",
@@ -58,10 +59,12 @@ def _facts() -> Iterator[tuple[str, str]]:
         import torch
     except ImportError:
         return
+    from foreword.serving.engine.model.between import native
     from foreword.tuning.memory import has_fast_bfloat16
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     yield "device", f"{device.type}, {torch.get_num_threads()} threads"
+    yield "kernels", "compiled" if native() else "torch's operations: no numba or no GNU OpenMP"
     yield "bfloat16", "fast" if has_fast_bfloat16(device) else "slow here; float32 is used"
 
 
