@@ -40,7 +40,7 @@ def settle(weights: int) -> threading.Thread | None:
     """Move this process's memory into huge pages, beside whatever it does, if the weights are many.
 
     Weights are loaded and packed by libraries that do not ask. A process that is about to use a base
-    holds little else, so all of its memory is moved, about 400 MB in a second.
+    holds little else, so all of its memory is moved. That takes a core some seconds.
     """
     if weights < _WORTH or not sys.platform.startswith("linux"):
         return None
