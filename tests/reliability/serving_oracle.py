@@ -168,10 +168,10 @@ class Oracle:
         """What is reused belongs to an earlier request of this tenant with this prefix."""
         self.tally.counts["with a reused beginning"] += cached > 0
         beginning = request.prompt[: -(-cached // BLOCK) * BLOCK]
-        # This request counts, too. Most often the third is the first to find it; a sighting that a Bloom
-        # filter takes for an earlier one stores it for the second.
-        known = cached == 0 or self._sent[request.tenant, request.adapters, beginning] >= 2
-        if tokens != len(request.prompt) or not known:
+        # It is stored when it comes for the second time, so the third is the first to find it.
+        sent = self._sent[request.tenant, request.adapters, beginning]
+        if tokens != len(request.prompt) or (cached and sent < 3):
             self.tally.wrong(
-                "reuse across tenants or prefixes", f"{request.id}: {cached} of {tokens}"
+                "reuse across tenants or prefixes",
+                f"{request.id}: {cached} of {tokens}, sent {sent} times by this tenant",
             )
