@@ -22,6 +22,7 @@ from foreword.serving.contract import AdapterSet, GenerateRequest
 from foreword.serving.engine.engine import Engine, EngineSettings
 from foreword.serving.engine.residency.store import BreakerRules, Budgets, LoadLimits, PrefixStore
 from foreword.serving.engine.residency.tiers import DiskTier
+from foreword.serving.engine.reuse.chains import links
 from foreword.serving.engine.waiting.queue import Limits
 from tests.registry.scratch import scratch
 from tests.reliability.engine_faults import FAILED, NO_TOKEN, ONCE, ONE_REQUEST, EngineFaults
@@ -29,6 +30,7 @@ from tests.reliability.marked_source import FAULTS, LONGEST, Catalogue, Source
 from tests.reliability.poison import poison
 from tests.reliability.serving_oracle import Expected, Oracle, Tally
 from tests.reliability.serving_traffic import Traffic
+from tests.reliability.watched_sightings import watch
 
 STEP = 0.002
 """Seconds of the engine's clock that a step takes."""
@@ -59,9 +61,11 @@ class World:
         self.source = Source(self.catalogue)
         self.traffic = Traffic(self.catalogue, size.skew, rng)
         self.tally = Tally()
-        self.oracle = Oracle(self.tally, self._excused)
+        self.oracle = Oracle(self.tally, self._excused, self._mistaken)
         self.now = 1000.0
         self._woken, self._open = threading.Event(), ExitStack()
+        patch = self._open.enter_context(pytest.MonkeyPatch.context())
+        self._mistaken_links = watch(patch)
         self._disk = self._open.enter_context(scratch()) / "prefixes"
         disk = DiskTier(self._disk, size.names * 2000, self.source.reverify)
         self.store = PrefixStore(
@@ -75,7 +79,6 @@ class World:
             queue=Limits(total=600, per_tenant=300, starvation=0.2),
         )  # fmt: skip
         self.engine = Engine(base, self.store, settings)
-        patch = self._open.enter_context(pytest.MonkeyPatch.context())
         self.faults = EngineFaults(self.engine, self.source, patch)
 
     def __enter__(self) -> World:
@@ -263,6 +266,11 @@ class World:
             return True
         digest = expected.request.adapters.prefix
         return digest is not None and code in self.source.refused[digest]
+
+    def _mistaken(self, request: GenerateRequest, beginning: tuple[int, ...]) -> bool:
+        base = self.engine._prompts.base
+        chain = links(request.tenant, base, request.adapters, beginning)
+        return chain[-1] in self._mistaken_links
 
 
 RATES = {

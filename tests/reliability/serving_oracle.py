@@ -78,11 +78,17 @@ class Tally:
 class Oracle:
     """Judges every event. Live requests are those whose end has not been said.
 
-    `excused` says whether something that really happened explains why a request failed with a code.
+    `excused` says whether something that really happened explains why a request failed with a code,
+    `mistaken` whether a tenant's beginning was taken for one that had come before.
     """
 
-    def __init__(self, tally: Tally, excused: Callable[[Expected, str], bool]) -> None:
-        self.tally, self._excused = tally, excused
+    def __init__(
+        self,
+        tally: Tally,
+        excused: Callable[[Expected, str], bool],
+        mistaken: Callable[[GenerateRequest, tuple[int, ...]], bool],
+    ) -> None:
+        self.tally, self._excused, self._mistaken = tally, excused, mistaken
         self.live: dict[str, Expected] = {}
         self._sent: Counter[tuple[object, ...]] = Counter()
 
@@ -168,9 +174,13 @@ class Oracle:
         """What is reused belongs to an earlier request of this tenant with this prefix."""
         self.tally.counts["with a reused beginning"] += cached > 0
         beginning = request.prompt[: -(-cached // BLOCK) * BLOCK]
-        # It is stored when it comes for the second time, so the third is the first to find it.
+        # It is stored when it comes for the second time, so the third is the first to find it;
+        # if its first was mistaken for a second, one less.
         sent = self._sent[request.tenant, request.adapters, beginning]
-        if tokens != len(request.prompt) or (cached and sent < 3):
+        whole = tokens == len(request.prompt)
+        if whole and cached and sent == 2 and self._mistaken(request, beginning):
+            self.tally.counts["reused, after its first sight was mistaken for a second"] += 1
+        elif not whole or (cached and sent < 3):
             self.tally.wrong(
                 "reuse across tenants or prefixes",
                 f"{request.id}: {cached} of {tokens}, sent {sent} times by this tenant",
