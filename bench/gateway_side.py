@@ -186,7 +186,7 @@ class Server:
             if release is None or release.stable is None:
                 raise RuntimeError(f"{name} is not released")
             held, trained = AdapterSet(release.stable), table.prompts[release.stable]
-        prompt = self._run(front.prompter.text(text, Way(trained, "trained")))
+        (prompt,) = self._run(front.prompter.texts([text], Way(trained, "trained")))
         return GenerateRequest(
             f"bare-{self._asked}", prompt, "bench", held, max_tokens=tokens, ignore_eos=True
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +27,7 @@ CHAT = (
     "{% if add_generation_prompt %}<s>assistant:{% endif %}"
 )
 LINE = PromptFormat("template", "{input}\n")
+TWO = PromptFormat("template", "{input} {tone}")
 CONTEXT = 64
 
 
@@ -49,7 +52,8 @@ def chat(messages: Sequence[Mapping[str, Any]], way: Way | None = None, tools: A
 
 
 def text(said: str, way: Way | None = None) -> str:
-    return shown(asyncio.run(prompter(4096).text(said, way or Way())))
+    (ids,) = asyncio.run(prompter(4096).texts([said], way or Way()))
+    return shown(ids)
 
 
 def shown(ids: Sequence[int]) -> str:
@@ -243,8 +247,8 @@ def test_what_cannot_fit_is_refused_before_it_is_tokenised(monkeypatch: pytest.M
     short = prompter()
     monkeypatch.setattr(Encoder, "encode", never)
     for asked in (
-        short.text("x" * 10_000, Way()),
-        short.text("x" * 10_000, Way(LINE, "trained")),
+        short.texts(["x" * 10_000], Way()),
+        short.texts(["x" * 10_000], Way(LINE, "trained")),
         short.chat(user("x" * 10_000), (), Way()),
     ):
         with pytest.raises(ForewordError) as caught:
@@ -255,7 +259,7 @@ def test_what_cannot_fit_is_refused_before_it_is_tokenised(monkeypatch: pytest.M
 def test_what_may_fit_is_never_taken_for_too_long() -> None:
     """The early look only refuses what is too long for certain."""
     encoder = Encoder(talking())
-    assert len(asyncio.run(prompter().text("x" * CONTEXT, Way()))) == CONTEXT
+    assert [len(ids) for ids in asyncio.run(prompter().texts(["x" * CONTEXT], Way()))] == [CONTEXT]
     assert not encoder.exceeds(["x" * CONTEXT], CONTEXT)
     assert encoder.exceeds(["x" * 100] * 3, 2 * CONTEXT)
     assert not encoder.exceeds(["x" * 10_000], 10_000)
@@ -263,8 +267,49 @@ def test_what_may_fit_is_never_taken_for_too_long() -> None:
 
 
 def test_several_prompts_have_a_limit_together() -> None:
-    most = 2 * 12 * CONTEXT
-    prompter().require_short(["x" * (most // 4)] * 4)
+    quarter = "x" * (2 * 12 * CONTEXT // 4)
+    with pytest.raises(PromptTooLong, match="shorten it"):  # each by itself
+        asyncio.run(prompter().texts([quarter] * 4, Way()))
     with pytest.raises(PromptTooLong, match="several requests"):
-        prompter().require_short(["x" * (most // 4)] * 4 + ["x"])
-    prompter(None).require_short(["x" * most] * 4)
+        asyncio.run(prompter().texts([*[quarter] * 4, "x"], Way()))
+    assert len(asyncio.run(prompter(None).texts([quarter] * 5, Way()))) == 5
+
+
+@pytest.mark.parametrize(
+    ("texts", "threads"),
+    [
+        (["x" * 900], False),
+        (["x" * 1_000], True),
+        (["x"] * 15, False),
+        (["x"] * 16, True),  # each of them takes a moment, however short it is
+    ],
+)
+def test_only_what_takes_long_goes_to_a_thread(
+    texts: list[str], threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set[int]()
+    plain = Encoder.plain
+
+    def watched(encoder: Encoder, text: str) -> tuple[int, ...]:
+        seen.add(threading.get_ident())
+        return plain(encoder, text)
+
+    monkeypatch.setattr(Encoder, "plain", watched)
+    assert len(asyncio.run(prompter(4096).texts(texts, Way()))) == len(texts)
+    assert (threading.get_ident() not in seen) is threads
+
+
+def test_a_template_and_inputs_count_as_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    apart: list[bool] = []
+    made = Prompter._made
+
+    def watched(self: Prompter, work: Any, *, short: bool) -> Any:
+        apart.append(not short)
+        return made(self, work, short=short)
+
+    monkeypatch.setattr(Prompter, "_made", watched)
+    long = PromptFormat("template", "y" * 1_000 + "{input}")
+    whole = PromptFormat("chat", "y" * 1_000)  # only a record: nothing is made of it
+    for way in (Way(LINE), Way(long), Way(whole), Way(TWO, inputs={"tone": "z" * 1_000})):
+        asyncio.run(prompter(4096).texts(["x"], replace(way, style="trained")))
+    assert apart == [False, True, False, True]

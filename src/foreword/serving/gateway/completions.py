@@ -24,11 +24,7 @@ class Completions:
         return parse_completion(body)
 
     async def prompts(self, prompter: Prompter, ask: CompletionAsk, way: Way) -> Sequence[Tokens]:
-        prompter.require_short(text for text in ask.prompts if isinstance(text, str))
-        return [
-            await prompter.text(prompt, way) if isinstance(prompt, str) else prompt
-            for prompt in ask.prompts
-        ]
+        return await prompter.texts(ask.prompts, way)
 
     def whole(
         self, head: Head, answers: Sequence[Answered], usage: Usage, spell: Spell,

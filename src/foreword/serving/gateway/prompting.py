@@ -7,10 +7,12 @@ and a text that is far too long is refused before it is turned into tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import partial
+from itertools import chain
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -24,9 +26,12 @@ from foreword.serving.gateway.tokens import Encoder, texts_of
 Style = Literal["trained", "chat", "raw"]
 Message = Mapping[str, Any]
 Tokens = tuple[int, ...]
-Result = TypeVar("Result")
 _LONG_TOKENS = 12
 """Characters to a token, on average, that no language has; rows of blanks may."""
+_AT_ONCE = 1_024
+"""Characters that are made into tokens where they come, half a millisecond: a thread would cost as much."""
+_EACH = 64
+"""What a text costs beside its own characters, in characters."""
 _PATIENCE = 10.0
 """Seconds until the tokens have to be there; a thread needs a tenth of one, so it is busy then."""
 _THREADS = 2
@@ -70,22 +75,31 @@ class Prompter:
                 `prompt.template_refused`, ...).
             PromptTooLong: it is far too long.
         """
-        return await self._apart(lambda: self._chat(messages, tools, way))
+        return await self._made(
+            lambda: self._chat(messages, tools, way),
+            short=_is_short(chain(texts_of(messages), texts_of(tools), _added(way))),
+        )
 
-    async def text(self, text: str, way: Way) -> Tokens:
-        """A text as it is, or as the input of the trained template if `way.style` is `trained`.
+    async def texts(self, prompts: Sequence[str | Tokens], way: Way) -> list[Tokens]:
+        """Texts as they are, or each as the input of the trained template if `way.style` is `trained`.
 
-        Raises:
-            UsageError, PromptTooLong: as `chat`.
-        """
-        return await self._apart(lambda: self._text(text, way))
-
-    def require_short(self, texts: Iterable[str]) -> None:
-        """What one request may cost, in however many prompts it comes.
+        What is tokens already stays as it is.
 
         Raises:
-            PromptTooLong: they have more characters together than two prompts may have.
+            UsageError, PromptTooLong: as `chat`; also if they are far too long together.
         """
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        self._require_affordable(texts)
+        short = _is_short(chain(texts, _added(way)))
+        return [
+            await self._made(partial(self._text, prompt, way), short=short)
+            if isinstance(prompt, str)
+            else prompt
+            for prompt in prompts
+        ]
+
+    def _require_affordable(self, texts: Collection[str]) -> None:
+        """Refuse what has more characters together than two prompts may have, in however many it comes."""
         if self.context is None:
             return
         size, most = sum(map(len, texts)), 2 * _LONG_TOKENS * self.context
@@ -118,7 +132,10 @@ class Prompter:
             )
         return left if wanted is None else wanted
 
-    async def _apart(self, work: Callable[[], Result]) -> Result:
+    async def _made(self, work: Callable[[], Tokens], *, short: bool) -> Tokens:
+        """Here if the texts are short, and on a thread if all others would wait for them."""
+        if short:
+            return work()
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -129,7 +146,7 @@ class Prompter:
                 retry_after=1.0,
             ) from e
 
-    # On a thread.
+    # Here or on a thread.
 
     def _chat(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], way: Way
@@ -209,6 +226,23 @@ class Prompter:
                 f"{most:,} characters, got {size:,}, which is too long; shorten it",
                 code="context.too_long",
             )
+
+
+def _is_short(texts: Iterable[str]) -> bool:
+    """Whether it takes a moment to make tokens of all these together."""
+    size = 0
+    for text in texts:
+        size += len(text) + _EACH
+        if size > _AT_ONCE:
+            return False
+    return True
+
+
+def _added(way: Way) -> Iterator[str]:
+    """What is put to a request's own texts."""
+    yield from way.inputs.values()
+    if way.trained is not None and way.trained.kind == "template":
+        yield way.trained.template
 
 
 _UNLIMITED = 4096
