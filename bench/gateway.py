@@ -119,9 +119,9 @@ def measure(quick: bool) -> Result:
         os.environ["FOREWORD_HOME"] = str(few)
         load_base(directory)  # its fingerprint is known from now on, as on a machine that was used
         home = make_home(few, base, FEW)
-        with sides(directory, few, home) as (engine, instant):
+        with sides(directory, few, home) as (engine, instant, plain):
             overhead = said("beside the bare engine", measure_overhead(Asker(engine, home), plan))
-            alone = said("alone", measure_alone(instant, home, plan))
+            alone = said("alone", measure_alone(instant, plain, home, plan))
         started = said("from its start", measure_start(directory, home, plan))
         memory = said("with many prefixes", measure_memory(directory, many, base, plan))
     raw = {"overhead": overhead, "alone": alone, "start": started, "memory": memory}
@@ -135,17 +135,18 @@ def said(what: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def sides(base: Path, scratch: Path, home: Home) -> Iterator[tuple[Side, Side]]:
-    """A server with the engine and one with a backend that costs nothing; one works at a time."""
+def sides(base: Path, scratch: Path, home: Home) -> Iterator[tuple[Side, Side, Side]]:
+    """A server with the engine, one whose backend costs nothing, and plain uvicorn; one works at a time."""
     engine = side("engine", base, scratch)
     instant = side("instant", base, scratch, "--instant")
+    plain = side("plain", base, scratch, "--plain")
     try:
         engine.do("prefetch", most=len(home.names))
         engine.do("residents", wait_for=len(home.names))
-        yield engine, instant
+        yield engine, instant, plain
     finally:
-        engine.close()
-        instant.close()
+        for each in (engine, instant, plain):
+            each.close()
 
 
 def side(name: str, base: Path, scratch: Path, *options: str) -> Side:
@@ -208,16 +209,27 @@ def _token_figures(pairs: Sequence[Pair], tokens: int) -> dict[str, Any]:
 # Alone.
 
 
-def measure_alone(instant: Side, home: Home, plan: Plan) -> dict[str, Any]:
-    """The gateway in front of a backend that costs nothing."""
+def measure_alone(instant: Side, plain: Side, home: Home, plan: Plan) -> dict[str, Any]:
+    """The gateway in front of a backend that costs nothing; beside it, what uvicorn takes by itself."""
     url = str(instant.do("where"))
     whole = [chat(name, " ".join(WORDS), 1, stream=False) for name in home.names]
     streams = [chat(name, " ".join(WORDS), 64, stream=True) for name in home.names]
-    latency = asyncio.run(_one_by_one(url, home.key, whole, plan.pairs * 2))
+    latency, least = list[float](), list[float]()
+    for _ in range(10):
+        latency += asyncio.run(_one_by_one(url, home.key, whole, plan.pairs // 5))
+        least += asyncio.run(_one_by_one(str(plain.do("where")), home.key, whole, plan.pairs // 5))
+    rested = asyncio.run(_one_by_one(url, home.key, whole, plan.pairs, PAUSE))
+    least_rested = asyncio.run(
+        _one_by_one(str(plain.do("where")), home.key, whole, plan.pairs, PAUSE)
+    )
     loaded = _loaded(instant, url, home.key, whole, plan.seconds)
     streamed = _loaded(instant, url, home.key, streams, plan.seconds)
     return {
         "latency_ms": _spread([1e3 * each for each in latency]),
+        "plain_uvicorn_ms": _spread([1e3 * each for each in least]),
+        "after_a_pause_ms": _spread([1e3 * each for each in rested]),
+        "plain_uvicorn_after_a_pause_ms": _spread([1e3 * each for each in least_rested]),
+        "pause_ms": 1e3 * PAUSE,
         "requests_per_second": loaded["requests"] / loaded["seconds"],
         "ms_per_request": 1e3 * loaded["cpu_seconds"] / loaded["requests"],
         "tokens_per_second": 64 * streamed["requests"] / streamed["seconds"],
@@ -228,11 +240,16 @@ def measure_alone(instant: Side, home: Home, plan: Plan) -> dict[str, Any]:
 
 
 async def _one_by_one(
-    url: str, key: str, bodies: Sequence[dict[str, Any]], count: int
+    url: str, key: str, bodies: Sequence[dict[str, Any]], count: int, pause: float = 0.0
 ) -> list[float]:
+    """Seconds of each, the next one `pause` seconds after the last."""
+    found = list[float]()
     async with Connection(url, key) as connection:
         await connection.ask(bodies[0])
-        return [(await connection.ask(bodies[turn % len(bodies)])).seconds for turn in range(count)]
+        for turn in range(count):
+            await asyncio.sleep(pause)
+            found.append((await connection.ask(bodies[turn % len(bodies)])).seconds)
+    return found
 
 
 def _loaded(

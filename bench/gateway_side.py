@@ -1,7 +1,8 @@
 """One server of `bench/gateway.py` in a process of its own: everything `foreword serve` is made of.
 
 The embedded engine answers, behind the gateway and, if it is told to, without it. With `--instant` a backend
-answers that costs nothing, so that what is left is the gateway.
+answers that costs nothing, so that what is left is the gateway. With `--plain` there is no gateway either: an
+application on plain uvicorn reads the body and says always the same.
 """
 
 from __future__ import annotations
@@ -195,11 +196,34 @@ class Server:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
+_SAID = b'{"object":"chat.completion","choices":[]}'
+
+
+async def says_the_same(scope: Any, receive: Any, send: Any) -> None:
+    """The least that answers a request."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_SAID))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": _SAID})
+
+
+def plain(opened: ExitStack) -> dict[str, Callable[..., object]]:
+    """uvicorn as it is, with the parser that the gateway has too."""
+    config = uvicorn.Config(
+        says_the_same, host="127.0.0.1", port=0, http="h11", lifespan="off", log_config=None
+    )
+    port, _ = opened.enter_context(listening(config))
+    return {"where": lambda: f"http://127.0.0.1:{port}"}
+
+
 @contextmanager
-def listening(built: House) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
-    """The gateway on a port of its own, on a thread with an event loop."""
+def listening(config: uvicorn.Config) -> Iterator[tuple[int, asyncio.AbstractEventLoop]]:
+    """A server on a port of its own, on a thread with an event loop."""
     loop = asyncio.new_event_loop()
-    server = uvicorn.Server(uvicorn_config(built.edge, host="127.0.0.1", port=0, grace=1))
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()), daemon=True)
     thread.start()
     while not server.started:
@@ -227,7 +251,8 @@ def load(base: str, scratch: Path, instant: bool, opened: ExitStack) -> Server:
     built = opened.enter_context(
         house(settings, AccessStore(), registry, model_of(loaded), behind, place)
     )
-    port, loop = opened.enter_context(listening(built))
+    config = uvicorn_config(built.edge, host="127.0.0.1", port=0, grace=1)
+    port, loop = opened.enter_context(listening(config))
     return Server(built, watched, backend, backend, port, loop)
 
 
@@ -236,9 +261,13 @@ def main() -> None:
     parser.add_argument("base")
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--instant", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     given = parser.parse_args()
     with ExitStack() as opened:
-        serve(lambda: load(given.base, given.scratch, given.instant, opened).operations())
+        if given.plain:
+            serve(lambda: plain(opened))
+        else:
+            serve(lambda: load(given.base, given.scratch, given.instant, opened).operations())
         os._exit(0)  # loops and engines of a benchmark have nothing to put away
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ GREEDY = {"acme": 0.55, "globex": 0.15, "initech": 0.15, "umbrella": 0.15}
 TOKENS, ROWS, PLACES = 240, 4, 16
 """Of an answer; answers at once; requests worked on at once."""
 TIMES = 5
-ROUNDS, RAMP, SECONDS = (6, 5.0, 20.0) if LONG else (2, 1.0, 2.0)
+ROUNDS, RAMP, SECONDS = (24, 2.0, 6.0) if LONG else (2, 1.0, 2.0)
+"""Many short rounds: a shared machine is now faster, now slower, by half and for minutes."""
 GOODPUT, QUICK = (0.9, 0.020) if LONG else (0.3, 0.25)
 """A short run on a busy machine says little about speed, so its limits are wider."""
 UNFAIR = 1.5
@@ -57,8 +59,9 @@ def test_five_times_what_it_can_then_killed_and_told_to_stop(ground: Ground, goa
     with ground.at.process(ground.port, *options) as server:
         crowd = ground.crowd(server)
         crowd.wait_for_answers(1, 1.0)  # everybody's prefix is loaded
-        peak, goodput, told = _rounds(crowd)
-        _overloaded(goals, told, peak, goodput)
+        rounds, told = _rounds(crowd)
+        peak = statistics.median(each.peak for each in rounds)
+        _overloaded(goals, told, rounds, peak)
         ground.at.publish("acme/other")  # what was used lately is written down with it
         _written_down(ground)
         server.send(signal.SIGKILL)
@@ -76,14 +79,22 @@ def test_five_times_what_it_can_then_killed_and_told_to_stop(ground: Ground, goa
         _let_out(goals, server)
 
 
-def _rounds(crowd: Crowd) -> tuple[float, float, list[Told]]:
-    """Answers a second at its peak and under overload, in turns because the machine has moods; all told."""
-    peaks, goodputs, told = list[float](), list[float](), list[Told]()
+@dataclass(frozen=True)
+class Round:
+    """Answers a second at its peak, and right afterwards under overload."""
+
+    peak: float
+    goodput: float
+
+
+def _rounds(crowd: Crowd) -> tuple[list[Round], list[Told]]:
+    """Both in turns, and all that was told under overload."""
+    rounds, told = list[Round](), list[Told]()
     for _ in range(ROUNDS):
-        peaks.append(_rate(crowd.wait_for_answers(PLACES // len(TENANTS), RAMP + SECONDS)))
-        told += (came := crowd.keep_coming(TIMES * max(peaks[-1], 1.0), RAMP + SECONDS, GREEDY))
-        goodputs.append(_rate(came))
-    return sum(peaks) / ROUNDS, sum(goodputs) / ROUNDS, told
+        peak = _rate(crowd.wait_for_answers(PLACES // len(TENANTS), RAMP + SECONDS))
+        told += (came := crowd.keep_coming(TIMES * max(peak, 1.0), RAMP + SECONDS, GREEDY))
+        rounds.append(Round(peak, _rate(came)))
+    return rounds, told
 
 
 def _rate(told: list[Told]) -> float:
@@ -92,13 +103,14 @@ def _rate(told: list[Told]) -> float:
     return sum(each.status == 200 and began <= each.at < began + SECONDS for each in told) / SECONDS
 
 
-def _overloaded(goals: Goals, told: list[Told], peak: float, goodput: float) -> None:
+def _overloaded(goals: Goals, told: list[Told], rounds: list[Round], peak: float) -> None:
     answered = [each for each in told if each.status == 200]
     rejected = [each for each in told if each.status != 200]
     codes = Counter((each.status, each.code) for each in rejected)
+    share = statistics.median(each.goodput / each.peak if each.peak else 0.0 for each in rounds)
     goals.goal(f"{TIMES} times the capacity of {peak:.1f} answers a second: share of it that is "
-               f"answered, at least {GOODPUT}", value=goodput / max(peak, 1e-9),
-               passed=0 < GOODPUT * peak <= goodput, count=len(told))  # fmt: skip
+               f"answered, median of {ROUNDS} rounds, at least {GOODPUT}", value=share,
+               passed=share >= GOODPUT, count=len(told))  # fmt: skip
     times = sorted(each.seconds for each in rejected)
     p99 = times[int(0.99 * (len(times) - 1))]
     said = ", ".join(code for _, code in codes)

@@ -246,6 +246,8 @@ def test_a_name_that_cannot_be_resolved(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid:8333")
     lost = Registry(shop.at.registry.database, open_blobs(shown), 0)
     cold = shop.next_cold(2)
+    with shop.at.serving() as server:
+        assert all(said.right for said in server.ask_all(shop.loaded))
     with shop.at.serving(lost, embedded={"fetch_seconds": FETCH}) as server:
         known, unknown = server.ask_all(shop.loaded), server.ask_all(cold)
     goals.goal("DNS gone, after a restart: disk-cached prefixes answered", value=sum(s.right for s in known),

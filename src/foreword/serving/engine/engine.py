@@ -158,6 +158,10 @@ class Engine:
         """Whether this request waits or runs."""
         return request_id in self._jobs or request_id in self._admission.queue
 
+    def warm_up(self, seconds: float) -> None:
+        """Have ready what steps of any size need, as far as `seconds` go: before the first request."""
+        self._runner.warm_up(self.settings.most_running + self.settings.prompt_tokens, seconds)
+
     def submit(self, request: GenerateRequest, now: float) -> None:
         """Let a request wait for its turn; its chunks come out of later steps.
 

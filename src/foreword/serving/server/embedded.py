@@ -21,6 +21,9 @@ from foreword.signing.store import load_policy, open_verified
 from foreword.signing.verify import VerifiedArtifact
 from foreword.telemetry.records import Record
 
+_WARM_UP = 0.5
+"""Seconds of the start that may go into what the first steps would wait for."""
+
 
 def load(base: str) -> BaseModel:
     """
@@ -84,6 +87,7 @@ def embedded(
     limits = LoadLimits(fetch=settings.fetch_seconds)
     store = PrefixStore(base, fetch, budgets, disk=disk, limits=limits, told=told)
     engine = Engine(base, store, engine_settings(settings))
+    engine.warm_up(_WARM_UP)
     return Embedded(EmbeddedBackend(engine, wedged_after=settings.wedged_after), store.stats)
 
 

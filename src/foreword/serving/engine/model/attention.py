@@ -1,9 +1,10 @@
 """Attention of one engine step: each token sees its own request's prefix and earlier tokens.
 
-A step's tokens lie flat, `[token, head, dim]`, with no padding. Decoding rows of one arena are
-attended together, straight from the arena; a piece of a prompt is attended alone. A long prefix is
-not in its requests' rows: it is attended once for all rows that use it, and the two parts are
-joined by their log-sum-exp (as in FlashAttention's split over keys, Dao 2023, section 3).
+A step's tokens lie flat, `[token, head, dim]`. Where products want other numbers of rows (`evened.py`),
+some that nobody reads come last; they attend to nothing. Decoding rows of one arena are attended
+together, straight from the arena; a piece of a prompt is attended alone. A long prefix is not in its
+requests' rows: it is attended once for all rows that use it, and the two parts are joined by their
+log-sum-exp (as in FlashAttention's split over keys, Dao 2023, section 3).
 
 Within a row, column `j` is position `j + virtual`, where `virtual` is 0 if the row begins with a
 copy of its prefix, and m if the prefix is shared.
@@ -11,7 +12,7 @@ copy of its prefix, and m if the prefix is shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,11 +64,23 @@ class Piece:
         return self.column + self.virtual
 
 
+def as_many(rows: int) -> int:
+    """No more rows than there are."""
+    return rows
+
+
 class Step:
-    """Where every token of a step lies, and its attention. `pieces` of one token decode."""
+    """Where every token of a step lies, and its attention. `pieces` of one token decode.
+
+    `fit` says how many rows products are given where there are so many.
+    """
 
     def __init__(
-        self, pieces: Sequence[Piece], device: torch.device, native: Native | None = None
+        self,
+        pieces: Sequence[Piece],
+        device: torch.device,
+        native: Native | None = None,
+        fit: Callable[[int], int] = as_many,
     ) -> None:
         decoding: dict[int, list[int]] = {}
         prompts: list[int] = []
@@ -93,12 +106,14 @@ class Step:
         for i in order:
             end += len(pieces[i].tokens)
             ends[i] = end - 1
-        self.ids = torch.tensor([t for p in flat for t in p.tokens], device=device)
-        self.positions = torch.tensor(
-            [p.position + i for p in flat for i in range(len(p.tokens))], device=device
-        )
-        self.last = torch.tensor(ends, device=device)
-        """Of every piece, in the order given: the flat index of its last token."""
+        self._added = fit(total) - total
+        places = [p.position + i for p in flat for i in range(len(p.tokens))]
+        tokens = [t for p in flat for t in p.tokens]
+        self.ids = torch.tensor(tokens + [0] * self._added, device=device)
+        self.positions = torch.tensor(places + [0] * self._added, device=device)
+        more = [0] * (fit(len(ends)) - len(ends))
+        self.last = torch.tensor(ends + more, device=device)
+        """Of every piece, in the order given: the flat index of its last token; then some to fit."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
@@ -106,14 +121,16 @@ class Step:
         """Write the step's keys and values, and attend.
 
         `query [token, head, key_dim]`, `key [token, kv_head, key_dim]`, `value [token, kv_head,
-        value_dim]`; returns `[token, head, value_dim]`.
+        value_dim]`; returns `[token, head, value_dim]`, zero for the tokens that were added.
         """
-        if len(self._parts) == 1:
+        if len(self._parts) == 1 and not self._added:
             return self._parts[0].attend(layer, query, key, value, scoring)
         parts = [
             part.attend(layer, query[part.at], key[part.at], value[part.at], scoring)
             for part in self._parts
         ]
+        if self._added:
+            parts.append(parts[0].new_zeros(self._added, *parts[0].shape[1:]))
         return torch.cat(parts)
 
 

@@ -44,11 +44,14 @@ class _Layer:
 
 
 class LeanDecoder:
-    """`__call__(step)` gives the logits of every piece's last token, `[piece, vocabulary]`."""
+    """`__call__(step)` gives the logits at `step.last`, `[piece, vocabulary]`."""
 
     def __init__(self, model: PreTrainedModel, native: Native | None, pack: bool) -> None:
+        self.linears: list[PackedLinear] = []
+
         def linear(*layers: nn.Linear) -> PackedLinear:
-            return PackedLinear(layers, pack, native)
+            self.linears.append(PackedLinear(layers, pack, native))
+            return self.linears[-1]
 
         inner: Any = model.model
         self._between: Between = native or Eager()

@@ -32,6 +32,8 @@ class PackedLinear:
         biases = [layer.bias for layer in layers]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         self.bias = _joined_bias(weights, biases)
+        self.shape = tuple(weight.shape)
+        """`[out, in]`."""
         self.packed = pack and packs(weight)
         self.weight = (
             torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if self.packed else weight

@@ -6,6 +6,7 @@ families we have written out (`lean.py`) run that way instead. Both read the sam
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from foreword.prefix.discover import probe_inputs
 from foreword.prefix.selfcheck import tolerance
 from foreword.prefix.slots import Hub, Slot
 from foreword.serving.engine.model import pages
-from foreword.serving.engine.model.attention import Piece, Scoring, Step
+from foreword.serving.engine.model.attention import Piece, Scoring, Step, as_many
 from foreword.serving.engine.model.between import native
+from foreword.serving.engine.model.evened import all_evened, evened
 from foreword.serving.engine.model.lean import lean_decoder
 from foreword.serving.engine.model.packed import PackedLinear, packs
 from foreword.serving.engine.model.rows import RowPool
@@ -56,8 +58,10 @@ class ModelRunner:
         self.layers: Mapping[int, LayerGeometry] = base.geometry.sites[Site.DECODER]
         self._native = native() if compiled and _float32_on_cpu(base) else None
         self._lean = lean_decoder(base.model, self._native, pack) if lean else None
+        self._linears = self._lean.linears if self._lean else []
         if self._lean is None and pack:
-            _pack_linears(base, self._native)
+            self._linears = _pack_linears(base, self._native)
+        self._fit = evened if any(linear.packed for linear in self._linears) else as_many
         self._check()
         if base.device.type == "cpu":
             pages.settle(sum(weight.nbytes for weight in base.model.parameters()))
@@ -69,9 +73,23 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, pieces: Sequence[Piece]) -> Tensor:
         """Float32 logits `[piece, vocabulary]` of the last token of every piece."""
-        step = Step(pieces, self._base.device, self._native)
+        step = Step(pieces, self._base.device, self._native, self._fit)
         logits = self._lean(step) if self._lean is not None else self._through_modules(step)
-        return logits.float()
+        return logits[: len(pieces)].float()
+
+    @torch.inference_mode()
+    def warm_up(self, rows: int, seconds: float) -> None:
+        """Have kernels made for steps of up to `rows` rows, the smallest first, as far as `seconds` go.
+
+        Otherwise the first step with a new number of rows waits for them.
+        """
+        end = time.monotonic() + seconds
+        shapes = {linear.shape: linear for linear in self._linears if linear.packed}
+        for count in all_evened(rows):
+            for (_, width), linear in shapes.items():
+                if time.monotonic() >= end:
+                    return
+                linear(torch.zeros(count, width))
 
     def _through_modules(self, step: Step) -> Tensor:
         hub = self._base.hub
@@ -152,17 +170,20 @@ def _refuse_unknown_layers(base: BaseModel) -> None:
         )
 
 
-def _pack_linears(base: BaseModel, native: Native | None) -> None:
+def _pack_linears(base: BaseModel, native: Native | None) -> list[PackedLinear]:
     """Give every linear layer a packed weight, used in engine steps and nowhere else."""
+    made = []
     for module in base.model.modules():
         if type(module) is nn.Linear and packs(module.weight) and "forward" not in vars(module):
-            object.__setattr__(module, "forward", _packed_forward(module, base.hub, native))
+            made.append(PackedLinear([module], True, native))
+            object.__setattr__(module, "forward", _packed_forward(module, base.hub, made[-1]))
+    return made
 
 
 def _packed_forward(
-    linear: nn.Linear, hub: Hub, native: Native | None
+    linear: nn.Linear, hub: Hub, packed: PackedLinear
 ) -> Callable[[Tensor], Tensor]:
-    packed, plain = PackedLinear([linear], True, native), linear.forward
+    plain = linear.forward
 
     def forward(x: Tensor) -> Tensor:
         # Training needs the gradient, which the packed product does not have.
