@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from typing import Literal
 
 from foreword.artifact import Digest
@@ -29,6 +28,7 @@ from foreword.serving.contract import (
     ResidentPrefix,
 )  # fmt: skip
 from foreword.serving.engine.engine import Engine, Event, Failure
+from foreword.serving.engine.mail import Box, send
 
 _log = logging.getLogger(__name__)
 _BEAT = 0.5
@@ -66,9 +66,9 @@ class EmbeddedBackend:
         self._wedged_after = wedged_after
         self._wake = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
-        self._streams: dict[str, Callable[[_Item], None]] = {}
+        self._streams: dict[str, Box[_Item]] = {}
         """Of requests that the engine has."""
-        self._listening: set[Callable[[_Item], None]] = set()
+        self._listening: set[Box[_Item]] = set()
         """Of all requests, also those that still wait for the engine's thread."""
         self._state: Literal["ready", "draining", "failed", "closed"] = "ready"
         self._over = False
@@ -97,20 +97,15 @@ class EmbeddedBackend:
             raise self._wedged()
         if request.constraint is not None:
             await asyncio.to_thread(self._engine.prepare, request)
-        loop, items = asyncio.get_running_loop(), asyncio.Queue[_Item]()
-
-        def put(item: _Item) -> None:
-            with suppress(RuntimeError):  # the consumer's loop is closed: nobody listens any more
-                loop.call_soon_threadsafe(items.put_nowait, item)
-
-        self._listening.add(put)
+        box = Box(asyncio.get_running_loop(), asyncio.Queue[_Item]())
+        self._listening.add(box)
         left = request.n
         try:
-            if not self._call(lambda: self._submit(request, put)):
+            if not self._call(lambda: self._submit(request, box)):
                 left = 0
                 raise self._refusal()
             while left:
-                item = await items.get()
+                item = await box.items.get()
                 if isinstance(item, ForewordError):
                     # Only a wedged engine has a request that failed: it is given up if it ever steps again.
                     left = left if item.code == _WEDGED else 0
@@ -118,7 +113,7 @@ class EmbeddedBackend:
                 left -= item.finish is not None
                 yield item
         finally:
-            self._listening.discard(put)
+            self._listening.discard(box)
             if left:
                 self.cancel(request.id)
 
@@ -219,19 +214,20 @@ class EmbeddedBackend:
                 soon = self._engine.busy or self._engine.loading
                 self._wake.wait(_LOADING if soon else _BEAT)
 
-    def _submit(self, request: GenerateRequest, put: Callable[[_Item], None]) -> None:
+    def _submit(self, request: GenerateRequest, box: Box[_Item]) -> None:
         if self._ended:
-            put(self._refusal())
+            send([(box, self._refusal())])
             return
         try:
             self._engine.submit(request, self._clock())
         except ForewordError as error:
-            put(error)
+            send([(box, error)])
         except Exception as error:
             _log.error("request %r could not be taken in", request.id, exc_info=error)
-            put(EngineFailed(f"the request could not be taken in ({type(error).__name__})"))
+            said = f"the request could not be taken in ({type(error).__name__})"
+            send([(box, EngineFailed(said))])
         else:
-            self._streams[request.id] = put
+            self._streams[request.id] = box
 
     def _forget(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
@@ -242,9 +238,11 @@ class EmbeddedBackend:
         looked.set()
 
     def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if (put := self._streams.get(event.id)) is not None:
-                put(event.error if isinstance(event, Failure) else event)
+        send(
+            (box, event.error if isinstance(event, Failure) else event)
+            for event in events
+            if (box := self._streams.get(event.id)) is not None
+        )
         # Only now: several answers of a request may have come to their end in the same step.
         for name in {event.id for event in events}:
             if not self._engine.knows(name):
@@ -302,8 +300,7 @@ class EmbeddedBackend:
     def _tell_all(self, error: EngineFailed) -> int:
         """Give an error to every stream there is; how many there are."""
         listening = self._listening.copy()
-        for put in listening:
-            put(error)
+        send((box, error) for box in listening)
         return len(listening)
 
     def _tell(self, call: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ _EACH = 64
 _PATIENCE = 10.0
 """Seconds until the tokens have to be there; a thread needs a tenth of one, so it is busy then."""
 _THREADS = 2
-"""Long texts at once; a short one is not kept waiting by more than one of them."""
+"""Texts at once that are not short: a long one leaves a thread to the others."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """How many rows a packed matrix product is given.
 
-oneDNN compiles a kernel for every number of rows, a millisecond and half a megabyte for each shape of
-weight, and keeps a thousand of them (`bench/serving_step.py` measures both). Steps have any number of
-rows, so one server would go on for hours to stop for new ones and to grow by hundreds of megabytes.
+oneDNN compiles a kernel for every number of rows and every shape of weight, and keeps a thousand of them.
+Steps have any number of rows, so a server would wait for new ones and grow by hundreds of megabytes for
+hours (`bench/serving_rows.py` measures both).
 A few rows that nobody reads cost less: at most three up to 64 rows, and an eighth beyond.
 """
 

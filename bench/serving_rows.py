@@ -1,0 +1,134 @@
+"""What it costs that a step may have any number of rows: kernels for each number, or for few of them.
+
+SmolLM2-135M in float32. Each side is a process of its own, since the kernels belong to the process. It runs
+one step of every number of rows, in random order, and then all of them once more. The first side gives
+matrix products even numbers of rows (`serving/engine/model/evened.py`), the other as many as there are.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import harness
+import psutil
+from serving_sides import Side, serve
+
+from foreword.cli.output import quiet_libraries
+from foreword.prefix.base_model import load_base
+from foreword.prefix.bases import demo_base
+from foreword.serving.engine.model.attention import Piece, as_many
+from foreword.serving.engine.model.rows import RowPool
+from foreword.serving.engine.model.runner import ModelRunner
+from foreword.serving.engine.waiting.ledger import Ledger
+
+EVENED, EVERY = "even numbers", "every number"
+MOST, QUICK_MOST = 320, 96
+"""Rows: 64 answers and 256 tokens of prompts, as many as a step has by default."""
+ROUNDS = 3
+
+
+class Steps:
+    """One side: a model of its own, and a row for the tokens of its steps."""
+
+    def __init__(self, fit: str) -> None:
+        quiet_libraries()
+        base = load_base(demo_base(lambda line: None))
+        self._runner = ModelRunner(base)
+        if fit == EVERY:
+            self._runner._fit = as_many
+        pool = RowPool(self._runner.layers, base.dtype, base.device, Ledger(1 << 32), 1)
+        [self._row] = pool.reserve(MOST, 1) or []
+
+    def steps(self, numbers: Sequence[int]) -> dict[str, object]:
+        """A `Pass`, as JSON can say it."""
+        process, seconds = psutil.Process(), list[float]()
+        before = process.memory_info().rss
+        for rows in numbers:
+            piece = Piece(self._row, [1000 + i for i in range(rows)], 0, None, False)
+            began = time.perf_counter()
+            self._runner.run([piece])
+            seconds.append(time.perf_counter() - began)
+        return {"seconds": seconds, "mb": (process.memory_info().rss - before) / 1e6}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A step of each number of rows."""
+
+    seconds: list[float]
+    mb: float
+    """Megabytes by which the process has grown."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one side took."""
+
+    first: Pass
+    again: Pass
+
+
+def measure(quick: bool) -> harness.Result:
+    numbers = list(range(1, (QUICK_MOST if quick else MOST) + 1))
+    random.Random(0).shuffle(numbers)
+    rounds: dict[str, list[Round]] = {EVENED: [], EVERY: []}
+    with tempfile.TemporaryDirectory(prefix="foreword-bench-") as scratch:
+        for number in range(1 if quick else ROUNDS):
+            for name, found in _round(numbers, Path(scratch), number).items():
+                rounds[name].append(found)
+    raw = {name: [asdict(each) for each in side] for name, side in rounds.items()}
+    return harness.Result(_claims(rounds, len(numbers)), {"numbers": numbers, "sides": raw})
+
+
+def _round(numbers: Sequence[int], scratch: Path, number: int) -> dict[str, Round]:
+    sides = {name: _side(name, scratch, number) for name in (EVENED, EVERY)}
+
+    def turn(rows: Sequence[int]) -> dict[str, Pass]:
+        return {name: Pass(**side.do("steps", numbers=rows)) for name, side in sides.items()}
+
+    try:
+        turn([max(numbers)])  # what every step needs is there before anything is counted
+        first, again = turn(numbers), turn(numbers)
+    finally:
+        for side in sides.values():
+            side.close()
+    return {name: Round(first[name], again[name]) for name in sides}
+
+
+def _side(name: str, scratch: Path, number: int) -> Side:
+    command = [sys.executable, str(Path(__file__)), "--side", name]
+    return Side(name, command, 2, scratch / f"{name.replace(' ', '-')}-{number}.log")
+
+
+def _claims(rounds: dict[str, list[Round]], count: int) -> list[harness.Claim]:
+    ours, every = rounds[EVENED], rounds[EVERY]
+
+    def grown(side: list[Round]) -> float:
+        return statistics.median(each.first.mb + each.again.mb for each in side)
+
+    def ratio(turn: Callable[[Round], Pass]) -> float:
+        pairs = zip(map(turn, ours), map(turn, every), strict=True)
+        return statistics.median(sum(one.seconds) / sum(other.seconds) for one, other in pairs)
+
+    return [
+        harness.Claim(f"memory that steps of {count} numbers of rows leave behind", grown(ours),
+                      grown(every), "lower", "MB"),
+        harness.Claim("time of the first step of each number, against a kernel for every number",
+                      ratio(lambda each: each.first), 1.0, "lower", "x"),
+        harness.Claim("time of the second", ratio(lambda each: each.again), 1.1, "lower", "x"),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    if "--side" in sys.argv:
+        made = sys.argv[sys.argv.index("--side") + 1]
+        serve(lambda: {"steps": Steps(made).steps})
+    else:
+        harness.main(measure)
