@@ -41,6 +41,7 @@ from foreword.serving.engine.backend import EmbeddedBackend
 from foreword.serving.gateway.access.store import AccessStore
 from foreword.serving.gateway.edge import uvicorn_config
 from foreword.serving.gateway.prompting import Way
+from foreword.serving.server.arena import share_one_arena
 from foreword.serving.server.embedded import Listeners, embedded
 from foreword.serving.server.house import Behind, House, house
 from foreword.serving.server.settings import ServeSettings
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--instant", action="store_true")
     parser.add_argument("--plain", action="store_true")
     given = parser.parse_args()
+    share_one_arena()  # as `foreword serve` begins
     with ExitStack() as opened:
         if given.plain:
             serve(lambda: plain(opened))

@@ -7,6 +7,7 @@ engine            HTTP ─▶ engine        engine_alone.py      no keys, no ten
 
 from __future__ import annotations
 
+from foreword.serving.server.arena import share_one_arena
 from foreword.serving.server.place import own_place
 from foreword.serving.server.process import Say
 from foreword.serving.server.settings import ServeSettings, check
@@ -23,6 +24,7 @@ def run(settings: ServeSettings, say: Say) -> None:
         StorageError: the disk refused.
     """
     check(settings)
+    share_one_arena()
     with own_place(settings.port) as place:
         if settings.role == "gateway":
             from foreword.serving.server.gateway_alone import run_gateway
