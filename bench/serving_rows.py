@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import harness
-import psutil
 from serving_sides import Side, serve
 
 from foreword.cli.output import quiet_libraries
@@ -44,16 +43,15 @@ class Steps:
         pool = RowPool(self._runner.layers, base.dtype, base.device, Ledger(1 << 32), 1)
         [self._row] = pool.reserve(MOST, 1) or []
 
-    def steps(self, numbers: Sequence[int]) -> dict[str, object]:
-        """A `Pass`, as JSON can say it."""
-        process, seconds = psutil.Process(), list[float]()
-        before = process.memory_info().rss
+    def steps(self, numbers: Sequence[int]) -> list[float]:
+        """Seconds of a step of each number of rows."""
+        seconds = list[float]()
         for rows in numbers:
             piece = Piece(self._row, [1000 + i for i in range(rows)], 0, None, False)
             began = time.perf_counter()
             self._runner.run([piece])
             seconds.append(time.perf_counter() - began)
-        return {"seconds": seconds, "mb": (process.memory_info().rss - before) / 1e6}
+        return seconds
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def _round(numbers: Sequence[int], scratch: Path) -> dict[str, Round]:
     sides = {name: _side(name, scratch) for name in (EVENED, EVERY)}
 
     def turn(rows: Sequence[int]) -> dict[str, Pass]:
-        return {name: Pass(**side.do("steps", numbers=rows)) for name, side in sides.items()}
+        return {name: _pass(side, rows) for name, side in sides.items()}
 
     try:
         turn([max(numbers)])  # what every step needs is there before anything is counted
@@ -95,6 +93,12 @@ def _round(numbers: Sequence[int], scratch: Path) -> dict[str, Round]:
         for side in sides.values():
             side.close()
     return {name: Round(first[name], again[name]) for name in sides}
+
+
+def _pass(side: Side, numbers: Sequence[int]) -> Pass:
+    before = side.resident_mb()
+    seconds = side.do("steps", numbers=numbers)
+    return Pass(seconds, (side.resident_mb() - before) * 2**20 / 1e6)
 
 
 def _side(name: str, scratch: Path) -> Side:
