@@ -47,6 +47,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/demo_vs_peft.py
 	$(BIN)/python bench/registry.py
 	$(BIN)/python bench/serving_step.py
+	$(BIN)/python bench/serving_rows.py
 	$(BIN)/python bench/serving.py
 	$(BIN)/python bench/serving_picture.py
 	$(BIN)/python bench/gateway.py
