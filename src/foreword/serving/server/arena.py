@@ -1,9 +1,9 @@
 """One arena of malloc for all threads of a server.
 
 glibc gives each thread that allocates an arena of its own. The threads that load prefixes hold a file for a
-moment and then its tensors for hours, so every arena keeps holes that no other thread can use: many
-resident prefixes take half as much memory again as their tensors (`bench/gateway.py` measures it). In one
-arena the next load fills them. Python's own lock keeps its threads from asking malloc at the same time.
+moment and then its tensors for hours, so every arena keeps holes that no other thread can use, and many
+resident prefixes take much more memory than their tensors. In one arena the next load fills the holes
+(`bench/gateway.py` measures what is left). Python's own lock keeps most threads from asking at the same time.
 """
 
 from __future__ import annotations
