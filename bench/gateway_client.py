@@ -10,11 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+SETTLED = 0.02
+"""Seconds in which a server has done all it does for a connection that is opened."""
+_LAST_CHUNK = b"0\r\n\r\n"
 _TEXT = b'"content":"'
 _GREETING = b'"role":"assistant"'
 """The first event of a stream has a role and no text."""
@@ -29,16 +31,20 @@ class Timed:
     seconds: float
 
 
-class Connection:
-    """One kept connection; one request at a time."""
+class Connection(asyncio.Protocol):
+    """One kept connection; one request at a time. While it waits it only notes what came, and when."""
 
     def __init__(self, url: str, key: str) -> None:
         self._host, _, port = url.removeprefix("http://").partition(":")
         self._port = int(port)
         self._key = key
+        self._came: list[tuple[float, bytes]] = []
+        self._whole: asyncio.Future[None]
+        self._missing = -1
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(lambda: self, self._host, self._port)
         return self
 
     async def __aexit__(
@@ -47,9 +53,7 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        self._transport.close()
 
     async def ask(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> Timed:
         """
@@ -57,29 +61,39 @@ class Connection:
             RuntimeError: it was not answered.
         """
         request = self._request(json.dumps(body).encode(), path)
+        self._came, self._whole = [], asyncio.get_running_loop().create_future()
         began = time.perf_counter()
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(f"not answered: {head!r} {await self._reader.read(2_000)!r}")
-        if b"content-length:" in head:
-            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-            await self._reader.readexactly(length)
-            seconds = time.perf_counter() - began
-            return Timed(seconds, seconds)
-        return await self._stream(began)
+        self._transport.write(request)
+        await self._whole
+        return self._timed(began)
 
-    async def _stream(self, began: float) -> Timed:
-        first, last = None, b""
-        while size := int((await self._reader.readline()).strip(), 16):
-            last = (await self._reader.readexactly(size + 2))[:-2]
-            if first is None and _TEXT in last and _GREETING not in last:
-                first = time.perf_counter() - began
-        await self._reader.readline()
-        seconds = time.perf_counter() - began
-        if not last.endswith(b"data: [DONE]\n\n"):
-            raise RuntimeError(f"a stream broke off: {last!r}")
-        return Timed(seconds if first is None else first, seconds)
+    def data_received(self, data: bytes) -> None:
+        if not self._came:
+            self._missing = _size(data)
+        self._came.append((time.perf_counter(), data))
+        self._missing -= len(data)
+        if self._missing == 0 or data.endswith(_LAST_CHUNK):
+            self._whole.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if hasattr(self, "_whole") and not self._whole.done():
+            self._whole.set_exception(RuntimeError(f"an answer broke off: {self._said()[-500:]!r}"))
+
+    def _said(self) -> bytes:
+        return b"".join(data for _, data in self._came)
+
+    def _timed(self, began: float) -> Timed:
+        said, ended = self._said(), self._came[-1][0] - began
+        if not said.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"not answered: {said[:2_000]!r}")
+        if not said.endswith(_LAST_CHUNK):
+            return Timed(ended, ended)
+        if not said.endswith(b"data: [DONE]\n\n\r\n" + _LAST_CHUNK):
+            raise RuntimeError(f"a stream broke off: {said[-500:]!r}")
+        for at, data in self._came:
+            if any(_TEXT in event and _GREETING not in event for event in data.split(b"\n\n")):
+                return Timed(at - began, ended)
+        return Timed(ended, ended)
 
     def _request(self, body: bytes, path: str) -> bytes:
         head = (
@@ -87,6 +101,13 @@ class Connection:
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
+
+
+def _size(beginning: bytes) -> int:
+    """Bytes of an answer that has a length, head included; -1 of one in chunks."""
+    head, _, after = beginning.partition(b"\r\n\r\n")
+    _, named, length = head.partition(b"content-length:")
+    return len(beginning) - len(after) + int(length.split(b"\r\n")[0]) if named else -1
 
 
 def chat(model: str, text: str, tokens: int, *, stream: bool) -> dict[str, Any]:
@@ -97,11 +118,12 @@ def chat(model: str, text: str, tokens: int, *, stream: bool) -> dict[str, Any]:
 
 
 async def at_once(url: str, key: str, bodies: Sequence[dict[str, Any]]) -> list[Timed]:
-    """All of them at the same moment, on connections that are open already."""
+    """All of them at the same moment, on connections that the server has accepted already."""
     connections = [Connection(url, key) for _ in bodies]
     async with asyncio.TaskGroup() as group:
         opened = [group.create_task(each.__aenter__()) for each in connections]
     del opened
+    await asyncio.sleep(SETTLED)
     try:
         return await asyncio.gather(
             *(each.ask(body) for each, body in zip(connections, bodies, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -254,6 +255,8 @@ def load(base: str, scratch: Path, instant: bool, opened: ExitStack) -> Server:
     )
     config = uvicorn_config(built.edge, host="127.0.0.1", port=0, grace=1)
     port, loop = opened.enter_context(listening(config))
+    gc.collect()
+    gc.freeze()  # as `foreword serve` does once it listens
     return Server(built, watched, backend, backend, port, loop)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from string import Formatter
 
 from transformers import PreTrainedTokenizerBase
@@ -72,16 +73,29 @@ def encode_prompt(
 
     A chat template writes its own; a decoder's prompt goes on, so it never ends with the
     end-of-sequence token that some tokenizers add.
+
+    Raises:
+        ConfigError: it has no tokens (code `prompt.empty`).
     """
     ids: list[int] = tokenizer(text, add_special_tokens=prompt.kind != "chat")["input_ids"]
-    if kind == "causal" and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+    return as_prompt(ids, prompt, kind, tokenizer.eos_token_id)
+
+
+def as_prompt(ids: list[int], prompt: PromptFormat, kind: str, eos: int | None) -> list[int]:
+    """The same for what is tokens already, as the tokenizer gives them; `eos` ends a sentence.
+
+    Raises:
+        ConfigError: there are none (code `prompt.empty`).
+    """
+    if kind == "causal" and len(ids) > 1 and ids[-1] == eos:
         ids = ids[:-1] if prompt.kind != "chat" else ids
     if not ids:
         raise ConfigError("the prompt has no tokens; give some text", code="prompt.empty")
     return ids
 
 
-def _parts(template: str) -> list[tuple[str, str | None]]:
+@lru_cache(1_024)
+def _parts(template: str) -> tuple[tuple[str, str | None], ...]:
     """Literal text, and the place that follows it if there is one."""
     try:
         parsed = list(Formatter().parse(template))
@@ -97,7 +111,7 @@ def _parts(template: str) -> list[tuple[str, str | None]]:
                 f"{{{place}}} is possible",
                 code="prompt.template",
             )
-    return [(literal, place) for literal, place, _, _ in parsed]
+    return tuple((literal, place) for literal, place, _, _ in parsed)
 
 
 def _column(place: str, columns: Mapping[str, str]) -> str:

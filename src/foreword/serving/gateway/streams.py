@@ -25,31 +25,26 @@ class Piece(NamedTuple):
     chunk: Chunk
 
 
-async def pieces(
-    backend: Backend, requests: Sequence[GenerateRequest]
-) -> AsyncGenerator[Piece, None]:
+def pieces(backend: Backend, requests: Sequence[GenerateRequest]) -> AsyncGenerator[Piece, None]:
     """Chunks of all requests as they come. The answers of prompt `i` are `i * n` and the next ones.
 
     Raises:
         ServingError, UsageError: one of them failed, and with it the others. Also if a chunk says
             that other adapters were attached than its request named (`serving.digest_mismatch`).
     """
-    if len(requests) == 1:
-        async with aclosing(_chunks(backend, requests[0])) as chunks:
-            async for chunk in chunks:
-                yield Piece(chunk.index, chunk)
-        return
-    async with aclosing(_side_by_side(backend, requests)) as found:
-        async for piece in found:
-            yield piece
+    if len(requests) == 1:  # most have one, and every layer between costs each token something
+        return _one(backend, requests[0], 0)
+    return _side_by_side(backend, requests)
 
 
-async def _chunks(backend: Backend, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+async def _one(
+    backend: Backend, request: GenerateRequest, first: int
+) -> AsyncGenerator[Piece, None]:
     stream = cast("AsyncGenerator[Chunk, None]", backend.generate(request))
     async with aclosing(stream):
         async for chunk in stream:
             _require_attached(request.adapters, chunk)
-            yield chunk
+            yield Piece(first + chunk.index, chunk)
 
 
 async def _side_by_side(
@@ -57,7 +52,7 @@ async def _side_by_side(
 ) -> AsyncGenerator[Piece, None]:
     queue: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue(_AHEAD)
     tasks = [
-        asyncio.create_task(_pump(_chunks(backend, request), place * request.n, queue))
+        asyncio.create_task(_pump(_one(backend, request, place * request.n), queue))
         for place, request in enumerate(requests)
     ]
     try:
@@ -79,13 +74,12 @@ async def _side_by_side(
 
 
 async def _pump(
-    chunks: AsyncGenerator[Chunk, None], first: int,
-    queue: asyncio.Queue[Piece | BaseException | None],
-) -> None:  # fmt: skip
+    found: AsyncGenerator[Piece, None], queue: asyncio.Queue[Piece | BaseException | None]
+) -> None:
     try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                await queue.put(Piece(first + chunk.index, chunk))
+        async with aclosing(found):
+            async for piece in found:
+                await queue.put(piece)
     except Exception as error:
         await queue.put(error)
     else:

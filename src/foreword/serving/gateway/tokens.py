@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from foreword.artifact import PromptFormat
 from foreword.errors import UsageError
-from foreword.prefix.prompts import PLAIN, encode_prompt
+from foreword.prefix.prompts import PLAIN, as_prompt
 
 Value = TypeVar("Value")
 Ids = list[int]
@@ -57,6 +57,8 @@ class Encoder:
         self._heads = tuple({text[:i] for text in self._controls for i in range(1, len(text))})
         self._tails = tuple({text[i:] for text in self._controls for i in range(1, len(text))})
         self._lead = self._put_before()
+        self._said = _said(self.tokenizer)
+        self._eos = tokenizer.eos_token_id
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._byte_level = backend is not None and '"ByteLevel"' in backend.to_str()
 
@@ -97,7 +99,9 @@ class Encoder:
         """
         lead = () if whole else self._lead
         if not mark:
-            ids = encode_prompt(self.tokenizer, text, _WHOLE if whole else PLAIN, "causal")
+            ids = as_prompt(
+                self._said(text, not whole), _WHOLE if whole else PLAIN, "causal", self._eos
+            )
             if self._count(ids) == self._count(lead) + len(self._any.findall(text)):
                 return tuple(ids)
             # A normaliser made a control token of what was none, such as wide brackets.
@@ -201,6 +205,22 @@ def _plain(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], list[Ids
     return lambda texts: [
         found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)
     ]
+
+
+def _said(tokenizer: PreTrainedTokenizerBase) -> Callable[[str, bool], Ids]:
+    """Token ids as the tokenizer gives them, with its special tokens around them if it is told so.
+
+    For one text the call of `transformers` takes as long as what it calls, `tokenizers`, which is asked
+    directly unless this kind of tokenizer does something of its own in between.
+    """
+    usual = PreTrainedTokenizerFast._encode_plus
+    if getattr(type(tokenizer), "_encode_plus", None) is not usual:
+        return lambda text, special: tokenizer(text, add_special_tokens=special)["input_ids"]
+    tokenizer("a")  # sets up its backend as the tokenizer's own settings ask
+    backend = tokenizer.backend_tokenizer
+    return lambda text, special: (
+        backend.encode_batch_fast([text], add_special_tokens=special)[0].ids
+    )
 
 
 def texts_of(value: object) -> Iterator[str]:

@@ -40,6 +40,21 @@ CLIENT = Caps(MAX_BODY, MAX_OPENINGS, MAX_VALUES)
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
+def _short_int(text: str) -> int:
+    """Of few digits: turning thousands of them into an integer is slow."""
+    if len(text) > MAX_NUMBER:
+        raise ValueError(f"a number has more than {MAX_NUMBER} characters")
+    return int(text)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=unique_keys,
+    parse_constant=refuse_constant,
+    parse_float=short_float,
+    parse_int=_short_int,
+)
+
+
 def read_object(data: bytes, caps: Caps = CLIENT) -> dict[str, Any]:
     """The JSON object of a body.
 
@@ -52,13 +67,7 @@ def read_object(data: bytes, caps: Caps = CLIENT) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
         _check_cost(_outside_texts(text), caps)
-        value = json.loads(
-            text,
-            object_pairs_hook=unique_keys,
-            parse_constant=refuse_constant,
-            parse_float=short_float,
-            parse_int=_short_int,
-        )
+        value = _DECODER.decode(text)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()  # refuses half of a pair
     except (ValueError, RecursionError) as e:
@@ -72,13 +81,6 @@ def read_object(data: bytes, caps: Caps = CLIENT) -> dict[str, Any]:
             "expected a JSON object, got another kind of value; send one", code="request.json"
         )
     return value
-
-
-def _short_int(text: str) -> int:
-    """Of few digits: turning thousands of them into an integer is slow."""
-    if len(text) > MAX_NUMBER:
-        raise ValueError(f"a number has more than {MAX_NUMBER} characters")
-    return int(text)
 
 
 def _outside_texts(text: str) -> str:

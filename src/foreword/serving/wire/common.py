@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -103,7 +104,7 @@ class Common(Shape):
             wrong("an answer is held to one format only; give one", min(self.formats))
         return self
 
-    @property
+    @cached_property
     def formats(self) -> dict[str, Constraint]:
         """What answers must belong to, by the field that says so; one at most is accepted."""
         said = self.structured_outputs or StructuredOutputs()
