@@ -16,6 +16,9 @@ CAPACITY = 8192
 _PAUSE = 0.1
 """Seconds between two looks at a queue. A thread that is woken for every record would take turns with
 the event loop thousands of times a second."""
+_TURN, _BREATH = 8, 1e-4
+"""After so many records a thread sleeps for so many seconds: the event loop waits for Python's lock
+meanwhile, and a batch of a tenth of a second takes milliseconds under load."""
 
 
 class Sink(Protocol):
@@ -123,6 +126,8 @@ class Lane:
             done += 1
             with self._lock:
                 self._done += 1
+            if done % _TURN == 0:
+                time.sleep(_BREATH)
         self._call(getattr(self._sink, "rest", None), quiet=not done)
         with self._progress:
             self._progress.notify_all()
