@@ -40,7 +40,7 @@ WAITERS = 500 if LONG else 40
 LATE = 5
 """Cold prefixes that are asked for once the others are told."""
 STEADY = 20.0 if LONG else 0.3
-"""Seconds in which loaded prefixes are asked for, under a fault and before all of them."""
+"""Seconds in which loaded prefixes are asked for, under each fault and right before it."""
 FETCH = 8.0 if LONG else 1.5
 SOON, TOLD, ATTEMPTS, TRIES = 5.0, 10.0, 4, 3
 SLOWER = 1.05
@@ -72,7 +72,7 @@ def shop() -> Iterator[Shop]:
         store = opened.enter_context(faulty_store(port))
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{store.port}")
         at = opened.enter_context(home(blobs=f"s3://{real.bucket}/r13"))
-        count = LOADED + sum(COLD.values()) + len(FAULTS) * LATE + 20
+        count = LOADED + 2 * (sum(COLD.values()) + len(FAULTS) * LATE) + 20
         names = [f"acme/p{number}" for number in range(count)]
         for name in names:
             at.publish(name)
@@ -91,7 +91,7 @@ class Bad:
 
     fault: Fault
     calm: tuple[float, float]
-    """When all was well, right before it; by the monotonic clock."""
+    """When all was well, right before it, and as many cold prefixes were asked for; by the monotonic clock."""
     bad: tuple[float, float]
     """When it was not."""
     cold: list[Said]
@@ -104,8 +104,11 @@ class Bad:
 
 
 def under(shop: Shop, fault: Fault) -> Bad:
-    cold, last, calm = shop.next_cold(COLD[fault]), shop.next_cold(LATE), time.monotonic()
+    calm = time.monotonic()
+    for count in (COLD[fault], LATE):
+        assert all(each.right for each in shop.server.ask_all(shop.next_cold(count), count))
     time.sleep(STEADY)
+    cold, last = shop.next_cold(COLD[fault]), shop.next_cold(LATE)
     began, shop.store.fault = time.monotonic(), fault
     begun = len(shop.store.asked)
     said = shop.server.ask_all(cold, len(cold))
