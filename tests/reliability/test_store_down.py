@@ -91,7 +91,7 @@ class Bad:
 
     fault: Fault
     calm: tuple[float, float]
-    """When all was well, right before it, and as many cold prefixes were asked for; by the monotonic clock."""
+    """By the monotonic clock: right before, when all was well and as many cold ones were asked for."""
     bad: tuple[float, float]
     """When it was not."""
     cold: list[Said]
