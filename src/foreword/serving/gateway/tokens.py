@@ -137,7 +137,7 @@ class Encoder:
             yield from controls[place : place + 1]
 
     def _count(self, ids: Iterable[int]) -> int:
-        return sum(id_ in self._control_ids for id_ in ids)
+        return sum(map(self._control_ids.__contains__, ids))
 
     def _needs_mark(self, text: str) -> bool:
         """Has a control token, or could make one together with what stands beside it."""
@@ -228,8 +228,9 @@ def texts_of(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from (*texts_of(key), *texts_of(inner))
+        yield from value
+        for inner in value.values():
+            yield from texts_of(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from texts_of(inner)

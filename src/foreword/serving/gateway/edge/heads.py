@@ -36,9 +36,10 @@ class LimitedConnection(h11.Connection):
         return event
 
     def _check(self, request: h11.Request) -> None:
-        names = [name for name, _ in request.headers]
+        headers = list(request.headers)
+        names = [name for name, _ in headers]
         # Of each line also the colon, the blank and the line break.
-        size = sum(len(name) + len(value) + 4 for name, value in request.headers)
+        size = sum(len(name) + len(value) + 4 for name, value in headers)
         size += len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n")
         if len(names) > self._headers or size > self._head_bytes:
             raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
