@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -134,6 +134,33 @@ def test_a_beginning_of_text_token_stands_in_front_also_of_a_text_that_was_taken
     assert encoder.plain("a<s>")[0] == 1
     assert 2 not in encoder.plain("a<s>")
     assert list(encoder.plain("a<s>")).count(1) == 1
+
+
+class Quiet(PreTrainedTokenizerFast):
+    """A tokenizer that does something of its own before it asks `tokenizers`."""
+
+    def _encode_plus(self, text: Any, *given: Any, **named: Any) -> Any:
+        return super()._encode_plus(text.lower(), *given, **named)
+
+
+def cutting() -> PreTrainedTokenizerFast:
+    """As some files of tokenizers say: at most three tokens, and padding up to eight."""
+    made = tokenizer()
+    made.backend_tokenizer.enable_truncation(3)
+    made.backend_tokenizer.enable_padding(length=8)
+    return made
+
+
+def quiet() -> PreTrainedTokenizerFast:
+    return Quiet(tokenizer_object=tokenizer().backend_tokenizer, eos_token="</s>")
+
+
+@pytest.mark.parametrize("make", [tokenizer, cutting, quiet])
+@pytest.mark.parametrize("said", ["a", "Please HELP me", "one\ntwo"])
+def test_a_text_has_the_tokens_with_which_a_prefix_was_trained(
+    make: Callable[[], PreTrainedTokenizerFast], said: str
+) -> None:
+    assert list(Encoder(make()).plain(said)) == encode_prompt(make(), said, LINE, "causal")
 
 
 # --- as it was trained ---------------------------------------------------------------------------
