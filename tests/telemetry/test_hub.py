@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -138,6 +139,30 @@ def test_a_sink_whose_rest_fails_says_so() -> None:
     assert telemetry.close()
     assert telemetry.states()[0].failures >= 1
     assert telemetry.states()[0].detail == "OSError"
+
+
+def test_a_long_batch_lets_other_threads_have_their_turn() -> None:
+    class Busy:
+        def take(self, record: Record) -> None:
+            end = time.perf_counter() + 0.002
+            while time.perf_counter() < end:
+                pass
+
+    count, gaps = 64, list[float]()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(5.0)  # nobody is made to let go of Python's lock
+    try:
+        telemetry = Telemetry([Busy()])
+        for _ in range(count):
+            telemetry.emit(finished())
+        while telemetry.states()[0].queued:
+            began = time.perf_counter()
+            time.sleep(0.001)
+            gaps.append(time.perf_counter() - began)
+    finally:
+        sys.setswitchinterval(usual)
+    telemetry.close()
+    assert max(gaps) < count * 0.002 / 2
 
 
 def test_emit_is_cheap_even_if_every_sink_is_stuck() -> None:

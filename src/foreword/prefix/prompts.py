@@ -87,8 +87,8 @@ def as_prompt(ids: list[int], prompt: PromptFormat, kind: str, eos: int | None) 
     Raises:
         ConfigError: there are none (code `prompt.empty`).
     """
-    if kind == "causal" and len(ids) > 1 and ids[-1] == eos:
-        ids = ids[:-1] if prompt.kind != "chat" else ids
+    if kind == "causal" and prompt.kind != "chat" and len(ids) > 1 and ids[-1] == eos:
+        ids = ids[:-1]
     if not ids:
         raise ConfigError("the prompt has no tokens; give some text", code="prompt.empty")
     return ids

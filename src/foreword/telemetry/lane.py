@@ -17,8 +17,8 @@ _PAUSE = 0.1
 """Seconds between two looks at a queue. A thread that is woken for every record would take turns with
 the event loop thousands of times a second."""
 _TURN, _BREATH = 8, 1e-4
-"""After so many records a thread sleeps for so many seconds: the event loop waits for Python's lock
-meanwhile, and a batch of a tenth of a second takes milliseconds under load."""
+"""After so many records a thread sleeps for so many seconds. Under load a batch takes milliseconds, in which
+the event loop would wait for Python's lock."""
 
 
 class Sink(Protocol):

@@ -1,9 +1,9 @@
 """How many rows a packed matrix product is given.
 
 oneDNN compiles a kernel for every number of rows and every shape of weight, and keeps a thousand of them.
-Steps have any number of rows, so a server would wait for new ones and grow by hundreds of megabytes for
-hours (`bench/serving_rows.py` measures both).
-A few rows that nobody reads cost less: at most three up to 64 rows, and an eighth beyond.
+Steps have any number of rows, so a server would grow by hundreds of megabytes for hours. A few rows that
+nobody reads, at most three up to 64 rows and an eighth beyond, take no time that can be told from noise
+(`bench/serving_rows.py` measures both).
 """
 
 from __future__ import annotations
