@@ -1,8 +1,8 @@
 """What it costs that a step may have any number of rows: kernels for each number, or for few of them.
 
 SmolLM2-135M in float32. Each side is a process of its own, since the kernels belong to the process. It runs
-one step of every number of rows, in random order, and then all of them once more. The first side gives
-matrix products even numbers of rows (`serving/engine/model/evened.py`), the other as many as there are.
+one step of every number of rows, in random order, and then all of them once more; a few steps at a time, in
+turns with the other side, for a machine is now faster, now slower. The first side gives matrix products even numbers of rows (`serving/engine/model/evened.py`), the other as many as there are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from foreword.serving.engine.waiting.ledger import Ledger
 EVENED, EVERY = "even numbers", "every number"
 MOST, QUICK_MOST = 320, 96
 """Rows: 64 answers and 256 tokens of prompts, as many as a step has by default."""
+FEW = 16
+"""Steps of one side before the other has its turn."""
 
 
 class Steps:
@@ -83,12 +85,17 @@ def measure(quick: bool) -> harness.Result:
 def _round(numbers: Sequence[int], scratch: Path) -> dict[str, Round]:
     sides = {name: _side(name, scratch) for name in (EVENED, EVERY)}
 
-    def turn(rows: Sequence[int]) -> dict[str, Pass]:
-        return {name: _pass(side, rows) for name, side in sides.items()}
+    def turns(rows: Sequence[int]) -> dict[str, Pass]:
+        done: dict[str, list[Pass]] = {name: [] for name in sides}
+        for number, start in enumerate(range(0, len(rows), FEW)):
+            order = [EVENED, EVERY] if number % 2 else [EVERY, EVENED]
+            for name in order:
+                done[name].append(_pass(sides[name], rows[start : start + FEW]))
+        return {name: _together(parts) for name, parts in done.items()}
 
     try:
-        turn([max(numbers)])  # what every step needs is there before anything is counted
-        first, again = turn(numbers), turn(numbers)
+        turns([max(numbers)])  # what every step needs is there before anything is counted
+        first, again = turns(numbers), turns(numbers)
     finally:
         for side in sides.values():
             side.close()
@@ -99,6 +106,12 @@ def _pass(side: Side, numbers: Sequence[int]) -> Pass:
     before = side.resident_mb()
     seconds = side.do("steps", numbers=numbers)
     return Pass(seconds, (side.resident_mb() - before) * 2**20 / 1e6)
+
+
+def _together(parts: Sequence[Pass]) -> Pass:
+    return Pass(
+        [second for part in parts for second in part.seconds], sum(part.mb for part in parts)
+    )
 
 
 def _side(name: str, scratch: Path) -> Side:
