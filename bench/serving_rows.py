@@ -2,7 +2,8 @@
 
 SmolLM2-135M in float32. Each side is a process of its own, since the kernels belong to the process. It runs
 one step of every number of rows, in random order, and then all of them once more; a few steps at a time, in
-turns with the other side, for a machine is now faster, now slower. The first side gives matrix products even numbers of rows (`serving/engine/model/evened.py`), the other as many as there are.
+turns with the other side, for a machine is now faster, now slower. The first side gives matrix products
+even numbers of rows (`serving/engine/model/evened.py`), the other as many as there are.
 """
 
 from __future__ import annotations
